@@ -1,0 +1,1 @@
+//! Block devices and the transactional store on them.

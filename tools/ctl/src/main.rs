@@ -1,0 +1,2 @@
+//! Controls a running gateway.
+fn main() {}
