@@ -1,0 +1,5 @@
+//! Backends of a route.
+
+/// The backends of one route.
+#[derive(Debug)]
+pub struct Backends {}

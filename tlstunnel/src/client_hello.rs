@@ -1,0 +1,1 @@
+//! Reads a ClientHello of bounded size in bounded time.

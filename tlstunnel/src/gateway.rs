@@ -1,0 +1,73 @@
+//! What all connections share: the current snapshot, limits, counters and the list of live connections.
+//!
+//! A connection takes the [`Snapshot`] once and keeps it to its end, so that no change touches it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::counters::Counters;
+use crate::limits::Limits;
+use crate::live::LiveConnections;
+use crate::redirect::Challenges;
+use crate::route::RoutingTable;
+use crate::tls::certificates::CertificateTable;
+
+/// One consistent state of routes and certificates. Cloning and changing one name costs the same with ten names and with
+/// a million: both tables are persistent (structure-sharing) maps.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The generation of the configuration that this is.
+    pub generation: u64,
+    /// Which connection goes where.
+    pub routes: RoutingTable,
+    /// Which certificate is shown for which name.
+    pub certificates: CertificateTable,
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Connections are accepted.
+    #[default]
+    Serving,
+    /// No new connections are accepted; the open ones go on.
+    Draining,
+    /// The time for draining is over: connections end.
+    Ended,
+}
+
+/// The shared heart of a running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The current routes and certificates. Only [`crate::config`] publishes here.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Limits given at start; routes may have narrower ones.
+    pub limits: Limits,
+    /// Counters of the whole gateway.
+    pub counters: Counters,
+    /// Every open connection.
+    pub live: LiveConnections,
+    /// Answers to ACME http-01 challenges, which port 80 gives before it redirects.
+    pub challenges: Challenges,
+    /// Serving, draining or ended; connections and listeners subscribe.
+    pub phase: watch::Sender<Phase>,
+    /// When the gateway started.
+    pub started: std::time::Instant,
+}
+
+impl Gateway {
+    /// A gateway that has no routes yet.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: ArcSwap::default(),
+            live: LiveConnections::new(&limits),
+            limits,
+            counters: Counters::default(),
+            challenges: Challenges::default(),
+            phase: watch::Sender::default(),
+            started: std::time::Instant::now(),
+        })
+    }
+}
