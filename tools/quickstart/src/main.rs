@@ -1,2 +1,85 @@
-//! The demonstration.
-fn main() {}
+//! The one-command demonstration: a gateway in front of demonstration sites.
+//!
+//! It plays the part of a user who reads the README: it starts the real `tlstunnel` with a block device file and a
+//! development certificate, starts two small sites, and registers them with the real `tlstunnel-ctl`. Everything that it
+//! makes lies under one folder, and a second start finds it again. It must not know the inside of the gateway: whatever
+//! it needs, a user can do.
+#![forbid(unsafe_code)]
+
+mod gateway;
+mod options;
+mod programs;
+mod site;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::gateway::Gateway;
+use crate::options::Options;
+use crate::programs::Programs;
+
+/// The sites that are registered at start, and the one that is left for the user to add.
+const REGISTERED: [&str; 2] = ["blog", "wiki"];
+const TO_BE_ADDED: &str = "shop";
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("quickstart: no event loop: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(demonstrate(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quickstart: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demonstrate(options: &Options) -> anyhow::Result<()> {
+    let programs = Programs::build_or_find()?;
+    std::fs::create_dir_all(&options.dir)
+        .with_context(|| format!("cannot make the folder {}", options.dir.display()))?;
+    let mut gateway = Gateway::start(&programs, options).await?;
+    for (name, port) in REGISTERED.into_iter().zip(options.site_port..) {
+        let backend = site::serve(name, port).await?;
+        gateway.add(&programs, name, backend).await?;
+    }
+    let spare_port =
+        (options.site_port..).nth(REGISTERED.len()).context("--site-port is too high")?;
+    let spare = site::serve(TO_BE_ADDED, spare_port).await?;
+    explain(options, &programs, &gateway, spare);
+    gateway.run_until_stopped().await
+}
+
+/// Prints what to open and what to type next.
+fn explain(
+    options: &Options,
+    programs: &Programs,
+    gateway: &Gateway<'_>,
+    spare: std::net::SocketAddr,
+) {
+    let (https, http) = (options.https_port, options.http_port);
+    let ca = options.ca_file();
+    let (ca, ctl) = (ca.display(), programs.ctl_command(options));
+    println!(
+        "\nThe gateway is running: one address, {} services behind it.\n\n\
+         Ask it:\n  curl --cacert {ca} https://blog.{domain}:{https}/\n  curl --cacert {ca} https://wiki.{domain}:{https}/\n  \
+         curl -i http://blog.{domain}:{http}/            (redirects to https)\n\n\
+         Or open https://blog.{domain}:{https}/ in a browser that trusts {ca}.\n\n\
+         Add another service while it runs ({spare} is waiting):\n  {ctl} add {TO_BE_ADDED} {spare}\n  \
+         curl --cacert {ca} https://{TO_BE_ADDED}.{domain}:{https}/\n\n\
+         Look around:\n  {ctl} list\n  {ctl} status\n  {ctl} why {TO_BE_ADDED}.{domain}\n\n\
+         Everything lies under {dir}; the gateway is process {pid}. Ctrl-C stops it; the next start finds the names again.",
+        REGISTERED.len(),
+        domain = options.domain,
+        dir = options.dir.display(),
+        pid = gateway.process_id(),
+    );
+}
