@@ -1,0 +1,106 @@
+//! The options that set [`Limits`], one for each.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::values::{buffer_size, duration};
+use crate::limits::Limits;
+
+/// Every limit of [`Limits`]. Times are written `500ms`, `10s`, `5m`, `1h`; sizes `32KiB`.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitOptions {
+    /// From accept to the end of the TLS handshake
+    #[arg(long, env = "TLSTUNNEL_HANDSHAKE_TIMEOUT", default_value = "10s", value_name = "TIME",
+          value_parser = nonzero_duration)]
+    pub handshake_timeout: Duration,
+
+    /// For a connection to one backend to open
+    #[arg(long, env = "TLSTUNNEL_CONNECT_TIMEOUT", default_value = "5s", value_name = "TIME",
+          value_parser = nonzero_duration)]
+    pub connect_timeout: Duration,
+
+    /// Without a byte in either direction; 0: no limit
+    #[arg(long, env = "TLSTUNNEL_IDLE_TIMEOUT", default_value = "1h", value_name = "TIME",
+          value_parser = duration)]
+    pub idle_timeout: Duration,
+
+    /// Without a byte once one direction has ended; 0: no limit
+    #[arg(long, env = "TLSTUNNEL_HALF_CLOSED_TIMEOUT", default_value = "5m", value_name = "TIME",
+          value_parser = duration)]
+    pub half_closed_timeout: Duration,
+
+    /// For the head of a request on port 80 to arrive
+    #[arg(long, env = "TLSTUNNEL_HTTP_HEAD_TIMEOUT", default_value = "10s", value_name = "TIME",
+          value_parser = nonzero_duration)]
+    pub http_head_timeout: Duration,
+
+    /// For open connections to end after a signal to stop
+    #[arg(long, env = "TLSTUNNEL_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME",
+          value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// Silence before TCP keep-alive probes; 0: no probes
+    #[arg(long, env = "TLSTUNNEL_KEEPALIVE", default_value = "1m", value_name = "TIME",
+          value_parser = duration)]
+    pub keepalive: Duration,
+
+    /// Connections at the same time
+    #[arg(long, env = "TLSTUNNEL_MAX_CONNECTIONS", default_value_t = 20_000, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+
+    /// Connections of one client (one /64 for IPv6) at the same time; 0: no limit
+    #[arg(
+        long,
+        env = "TLSTUNNEL_MAX_CONNECTIONS_PER_CLIENT",
+        default_value_t = 1_000,
+        value_name = "N"
+    )]
+    pub max_connections_per_client: u32,
+
+    /// Bytes of a ClientHello
+    #[arg(long, env = "TLSTUNNEL_MAX_CLIENT_HELLO", default_value = "64KiB", value_name = "SIZE",
+          value_parser = buffer_size)]
+    pub max_client_hello: usize,
+
+    /// Bytes of the head of one request on port 80
+    #[arg(long, env = "TLSTUNNEL_MAX_HTTP_HEAD", default_value = "16KiB", value_name = "SIZE",
+          value_parser = buffer_size)]
+    pub max_http_head: usize,
+
+    /// Bytes of each of the two copy buffers of a connection
+    #[arg(long, env = "TLSTUNNEL_COPY_BUFFER", default_value = "32KiB", value_name = "SIZE",
+          value_parser = buffer_size)]
+    pub copy_buffer: usize,
+}
+
+impl LimitOptions {
+    /// The limits that they set.
+    pub fn limits(&self) -> Limits {
+        // A u32 that does not fit a usize means "more than this machine can have".
+        let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        Limits {
+            handshake: self.handshake_timeout,
+            connect: self.connect_timeout,
+            idle: self.idle_timeout,
+            half_closed: self.half_closed_timeout,
+            http_head: self.http_head_timeout,
+            drain: self.drain_timeout,
+            client_hello_bytes: self.max_client_hello,
+            http_head_bytes: self.max_http_head,
+            connections: count(self.max_connections),
+            connections_per_client: count(self.max_connections_per_client),
+            copy_buffer_bytes: self.copy_buffer,
+            keepalive: self.keepalive,
+        }
+    }
+}
+
+fn nonzero_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be longer than 0".to_owned()),
+        some => Ok(some),
+    }
+}
