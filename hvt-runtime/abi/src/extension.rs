@@ -1,0 +1,72 @@
+//! What we add to Solo5's ABI.
+//!
+//! Each piece has a bit. An image names the bits that it understands in its [`crate::note::GuestNote`]; the tender puts
+//! those of them that it offers into [`crate::boot::BootInfo::host_features`]. A piece may be used only when its bit is
+//! there. So a stock tender never sees an extension (it sets none of these bits), and a stock image never meets one (it
+//! has no note). Bits 1 to 15 are left to Solo5.
+
+use core::mem::{offset_of, size_of};
+
+/// Start the guest at ring 3, with page rights by segment and guard pages; without the bit in its note a guest starts at
+/// ring 0, as Solo5 does it.
+pub const FEATURE_RING3: u32 = 1 << 16;
+/// [`crate::boot::BootExtension`] is behind the boot information.
+pub const FEATURE_BOOT_EXTENSION: u32 = 1 << 17;
+/// [`BLOCK_FLUSH`] is there. Without it a write is durable whenever the host's page cache gets to it.
+pub const FEATURE_BLOCK_FLUSH: u32 = 1 << 18;
+/// A request to stop is told by [`POLL_SHUTDOWN`]. A guest without this bit is ended by the first SIGTERM.
+pub const FEATURE_SHUTDOWN: u32 = 1 << 19;
+/// [`EXCHANGE`] is there. Reserved: the structure comes with the network stack.
+pub const FEATURE_EXCHANGE: u32 = 1 << 20;
+/// There is no virtual machine: the guest is a process under a seccomp filter. It must not use `out`, but call
+/// [`crate::boot::BootExtension::process_call`], a [`ProcessCall`]. The bit comes together with
+/// [`FEATURE_BOOT_EXTENSION`]. A guest that does not name it can't be started this way.
+pub const FEATURE_PROCESS: u32 = 1 << 21;
+
+/// All bits that this version of the crate knows.
+pub const FEATURES_KNOWN: u32 = FEATURE_RING3
+    | FEATURE_BOOT_EXTENSION
+    | FEATURE_BLOCK_FLUSH
+    | FEATURE_SHUTDOWN
+    | FEATURE_EXCHANGE
+    | FEATURE_PROCESS;
+
+/// The function at [`crate::boot::BootExtension::process_call`]: hypercall `number` with the structure at `argument`.
+///
+/// It is called by the C convention, needs 256 bytes of stack, preserves what the convention preserves, and may be called
+/// with any FS base, which it leaves as it was.
+pub type ProcessCall = extern "C" fn(number: u64, argument: u64);
+
+/// The bit in [`crate::hypercall::Poll::ready_set`] that tells a request to stop. No device can have it: handle 0 is the
+/// manifest's reserved entry. It counts in `ret`, wakes a waiting poll, and is reported by one poll per request: the
+/// guest remembers it. The guest should finish its work and halt; a second request ends it.
+pub const POLL_SHUTDOWN: u64 = 1 << 0;
+
+/// Hypercall: everything written to a block device is on stable storage when the call returns; [`BlockFlush`].
+pub const BLOCK_FLUSH: u16 = 9;
+/// Hypercall: send frames, wait, receive frames. The number is reserved.
+pub const EXCHANGE: u16 = 10;
+
+/// [`BLOCK_FLUSH`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct BlockFlush {
+    /// In: index of the device in the manifest.
+    pub handle: u64,
+    /// Out: a result code of [`crate::hypercall`]. After [`crate::hypercall::RESULT_UNSPECIFIED`] it is unknown which of
+    /// the earlier writes are durable.
+    pub ret: i32,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// The first stack's size in bytes when the note leaves it to the tender.
+pub const DEFAULT_STACK_SIZE: u64 = 1 << 20;
+
+/// The most bytes of arguments and of environment that the tender passes, each, with their zero bytes.
+pub const ARGS_MAX: usize = 128 * 1024;
+
+const _: () = {
+    assert!(size_of::<BlockFlush>() == 16);
+    assert!(offset_of!(BlockFlush, ret) == 8);
+};
