@@ -12,6 +12,7 @@ use crate::limits::Limits;
 use crate::live::LiveConnections;
 use crate::redirect::Challenges;
 use crate::route::RoutingTable;
+use crate::tls::Termination;
 use crate::tls::certificates::CertificateTable;
 
 /// One consistent state of routes and certificates. Cloning and changing one name costs the same with ten names and with
@@ -51,6 +52,8 @@ pub struct Gateway {
     pub live: LiveConnections,
     /// Answers to ACME http-01 challenges, which port 80 gives before it redirects.
     pub challenges: Challenges,
+    /// Handshake policies with their ticket keys, and certificates for tls-alpn-01 challenges.
+    pub tls: Termination,
     /// Serving, draining or ended; connections and listeners subscribe.
     pub phase: watch::Sender<Phase>,
     /// When the gateway started.
@@ -66,6 +69,7 @@ impl Gateway {
             limits,
             counters: Counters::default(),
             challenges: Challenges::default(),
+            tls: Termination::default(),
             phase: watch::Sender::default(),
             started: std::time::Instant::now(),
         })

@@ -1,1 +1,0 @@
-//! Reads a ClientHello of bounded size in bounded time.

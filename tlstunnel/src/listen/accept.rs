@@ -1,0 +1,164 @@
+//! The accept loop.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep};
+
+use crate::gateway::{Gateway, Phase};
+use crate::live::{OverCap, Slot};
+
+/// How long accepting rests when the process or the system is out of file descriptors or memory. Long enough for
+/// connections to end, short enough that a client's first retransmission still finds its place in the queue.
+const REST: Duration = Duration::from_millis(50);
+/// At most one log line per kind of trouble in this time; the line says how often it happened.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Most connections that are accepted in a row while the gateway is stopping: more than any queue holds.
+const LAST_ROUND: usize = 8192;
+
+/// Accepts until the gateway stops serving, gives each connection to `serve` in a task of its own, and counts it against
+/// the total cap.
+///
+/// At a stop, what is already in the socket's queue is accepted still: the kernel has told those clients that they are
+/// connected, and when the socket closes it would reset them. So a successor that shares the port (SO_REUSEPORT) or
+/// inherits it takes over without a refused connection.
+///
+/// # Errors
+/// When the socket cannot be used in this runtime; trouble with single connections is logged and survived.
+pub(super) async fn run<F, Fut>(
+    gateway: Arc<Gateway>,
+    listener: std::net::TcpListener,
+    serve: F,
+) -> io::Result<()>
+where
+    F: Fn(TcpStream, SocketAddr, Slot) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let mut phase = gateway.phase.subscribe();
+    let mut trouble = Trouble::default();
+    let stop = phase.wait_for(|phase| *phase != Phase::Serving);
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => start(&gateway, stream, peer, &serve, &mut trouble),
+            Err(error) => {
+                trouble.note(&error);
+                if !is_about_one_connection(&error) {
+                    sleep(REST).await;
+                }
+            }
+        }
+    }
+    let listener = listener.into_std()?;
+    for _ in 0..LAST_ROUND {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                start(&gateway, TcpStream::from_std(stream)?, peer, &serve, &mut trouble);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                trouble.note(&error);
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn start<F, Fut>(
+    gateway: &Gateway,
+    stream: TcpStream,
+    peer: SocketAddr,
+    serve: &F,
+    trouble: &mut Trouble,
+) where
+    F: Fn(TcpStream, SocketAddr, Slot) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let slot = match gateway.live.enter() {
+        Ok(slot) => slot,
+        Err(over) => {
+            gateway.counters.refused_over_cap.add_one();
+            trouble.note_over_cap(over);
+            return;
+        }
+    };
+    tune(&stream, gateway.limits.keepalive);
+    tokio::spawn(serve(stream, peer, slot));
+}
+
+/// No delay for small writes (TLS records are written whole anyway), and keep-alive against peers that vanished. A
+/// socket that refuses an option serves without it.
+fn tune(stream: &TcpStream, keepalive: Duration) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY refused");
+    }
+    if !keepalive.is_zero() {
+        let probes = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 4);
+        if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
+            tracing::debug!(%error, "TCP keep-alive refused");
+        }
+    }
+}
+
+/// Errors of accept(2) that belong to the connection that was about to be accepted: it died in the queue, or its network
+/// did. The next one may be fine at once.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
+/// Says what goes wrong, rarely enough that saying it is no trouble of its own.
+#[derive(Debug, Default)]
+struct Trouble {
+    last_line: Option<Instant>,
+    since: u64,
+}
+
+impl Trouble {
+    fn due(&mut self) -> Option<u64> {
+        self.since += 1;
+        let now = Instant::now();
+        if self.last_line.is_some_and(|last| now - last < LOG_EVERY) {
+            return None;
+        }
+        self.last_line = Some(now);
+        Some(std::mem::take(&mut self.since))
+    }
+
+    fn note(&mut self, error: &io::Error) {
+        if let Some(times) = self.due() {
+            tracing::warn!(%error, times, "accepting a connection failed");
+        }
+    }
+
+    fn note_over_cap(&mut self, over: OverCap) {
+        if let Some(times) = self.due() {
+            tracing::warn!(reason = %over, times, "a connection was refused");
+        }
+    }
+}
