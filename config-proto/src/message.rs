@@ -130,6 +130,24 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Reads a request from its JSON form.
+    ///
+    /// # Errors
+    /// When the operation or a field is unknown, or a value has the wrong form.
+    pub fn from_json(value: serde_json::Value) -> Result<Self, serde_json::Error> {
+        let fields = value.as_object().map_or(0, serde_json::Map::len);
+        let request: Self = serde_json::from_value(value)?;
+        // `deny_unknown_fields` does not reach the operations without fields.
+        match request {
+            Self::Status | Self::Check | Self::CertList | Self::KeyList if fields > 1 => {
+                Err(serde::de::Error::custom("this operation has no fields besides op"))
+            }
+            _ => Ok(request),
+        }
+    }
+}
+
 const fn max_page() -> u32 {
     MAX_PAGE
 }
