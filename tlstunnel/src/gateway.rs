@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::backend::Resolver;
 use crate::counters::Counters;
 use crate::limits::Limits;
 use crate::live::LiveConnections;
@@ -54,6 +55,8 @@ pub struct Gateway {
     pub challenges: Challenges,
     /// Handshake policies with their ticket keys, and certificates for tls-alpn-01 challenges.
     pub tls: Termination,
+    /// Resolves the DNS names of backends, for all routes and threads.
+    pub resolver: Resolver,
     /// Serving, draining or ended; connections and listeners subscribe.
     pub phase: watch::Sender<Phase>,
     /// When the gateway started.
@@ -61,8 +64,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that has no routes yet.
+    /// A gateway that has no routes yet and asks the system's name servers.
     pub fn new(limits: Limits) -> Arc<Self> {
+        Self::with_resolver(limits, Resolver::default())
+    }
+
+    /// A gateway that has no routes yet and resolves the names of backends with `resolver`.
+    pub fn with_resolver(limits: Limits, resolver: Resolver) -> Arc<Self> {
         Arc::new(Self {
             snapshot: ArcSwap::default(),
             live: LiveConnections::new(&limits),
@@ -70,6 +78,7 @@ impl Gateway {
             counters: Counters::default(),
             challenges: Challenges::default(),
             tls: Termination::default(),
+            resolver,
             phase: watch::Sender::default(),
             started: std::time::Instant::now(),
         })

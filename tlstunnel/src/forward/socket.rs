@@ -1,0 +1,116 @@
+//! A client's or backend's TCP stream as TLS and the copying loop want it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::pool;
+
+/// Bytes that one read asks the kernel for: four TLS records of full size.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// A TCP stream that first replays bytes which were read before (a ClientHello), and that reads in large pieces.
+///
+/// rustls asks for 4 KiB at a time; over the plain stream a record of 16 KiB would cost five system calls. This reads up
+/// to 64 KiB ahead into a buffer of the thread's pool and holds one only while it has unread bytes.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    /// Unread bytes are `ahead[start..]`; empty when there are none.
+    ahead: Vec<u8>,
+    start: usize,
+}
+
+impl Socket {
+    /// A socket whose reader gets `replay` first, then what the stream brings.
+    pub fn new(stream: TcpStream, replay: Vec<u8>) -> Self {
+        Self { stream, ahead: replay, start: 0 }
+    }
+
+    /// The stream below, for its addresses and options. Reading from it would lose order.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Makes the close of this socket abortive: the peer gets RST instead of FIN and cannot take the stream for
+    /// complete. Where the system has no such option the close stays an ordinary one.
+    pub fn abort_on_drop(&self) {
+        if let Err(error) = self.stream.set_zero_linger() {
+            tracing::debug!(%error, "abortive close is not available");
+        }
+    }
+
+    fn copy_ahead(&mut self, buf: &mut ReadBuf<'_>) {
+        let unread = &self.ahead[self.start..];
+        let n = unread.len().min(buf.remaining());
+        buf.put_slice(&unread[..n]);
+        self.start += n;
+        if self.start == self.ahead.len() {
+            self.start = 0;
+            pool::give_back(std::mem::take(&mut self.ahead));
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            this.copy_ahead(buf);
+            return Poll::Ready(Ok(()));
+        }
+        if buf.remaining() >= READ_AHEAD / 2 {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        let mut ahead = pool::take(READ_AHEAD);
+        let mut read = ReadBuf::new(&mut ahead);
+        let result = Pin::new(&mut this.stream).poll_read(cx, &mut read);
+        let filled = read.filled().len();
+        if filled == 0 {
+            pool::give_back(ahead);
+            return result;
+        }
+        ahead.truncate(filled);
+        this.ahead = ahead;
+        this.copy_ahead(buf);
+        ready!(result)?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
