@@ -1,2 +1,36 @@
-//! Controls a running gateway.
-fn main() {}
+//! `tlstunnel-ctl` controls a running gateway over the control protocol.
+//!
+//! The way of a command: [`options`] reads what was typed → [`context`] decides which gateway and key are meant →
+//! [`commands`] asks over a [`session`] → [`output`] prints the answer, as text or JSON. A [`failure`] becomes a
+//! message, what to try, and an exit code. This room must not know how the gateway does anything: all it has is the
+//! vocabulary of `config_proto`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod commands;
+mod context;
+mod failure;
+mod files;
+mod key;
+mod options;
+mod output;
+mod session;
+mod top;
+
+fn main() -> ExitCode {
+    let options = match options::Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => return options::explain(&error),
+    };
+    let json = options.json;
+    match commands::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::report(&failure, json);
+            failure.exit_code()
+        }
+    }
+}
