@@ -38,8 +38,6 @@ impl<'a> Gateway<'a> {
             .arg(options.storage_file())
             .arg("--key-file")
             .arg(options.key_file())
-            .arg("--ca-file")
-            .arg(options.ca_file())
             .arg("--ready-file")
             .arg(&ready_file)
             .args(["--domains", &options.domain, "--self-signed"]);

@@ -45,9 +45,9 @@ impl Options {
         self.dir.join("admin.key")
     }
 
-    /// The certificate of the development CA.
+    /// The certificate of the development CA, which the gateway writes next to its storage.
     pub(crate) fn ca_file(&self) -> PathBuf {
-        self.dir.join("ca.pem")
+        self.dir.join("gateway.img-ca.pem")
     }
 
     /// Where the gateway writes the addresses it listens on.

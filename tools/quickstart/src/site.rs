@@ -13,6 +13,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Starts the site `name` on a loopback port and gives its address. The port is the same at every start, so that names
 /// which the user added keep working.
 pub(crate) async fn serve(name: &'static str, port: u16) -> anyhow::Result<SocketAddr> {
@@ -23,7 +25,8 @@ pub(crate) async fn serve(name: &'static str, port: u16) -> anyhow::Result<Socke
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                tokio::task::yield_now().await;
+                // Out of file descriptors, most likely: some will be free again in a moment.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             tokio::spawn(async move {

@@ -1,0 +1,215 @@
+//! A running gateway of a test's own: temporary folder, free ports, development certificate.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::peer::{Process, run};
+use crate::programs::program;
+
+/// The domain that every test gateway serves.
+pub const DOMAIN: &str = "apps.localhost";
+
+/// How long a control command may take before the harness calls it hung.
+const CTL_LIMIT: Duration = Duration::from_secs(30);
+
+/// A gateway process with its folder. Dropping it kills the process with SIGKILL.
+#[derive(Debug)]
+pub struct Gateway {
+    folder: TempDir,
+    arguments: Vec<String>,
+    process: Option<Process>,
+    /// Where TLS is terminated.
+    pub https: SocketAddr,
+    /// Where port 80's work is done.
+    pub http: SocketAddr,
+    /// Where the control tool connects.
+    pub control: SocketAddr,
+    /// Where metrics are read.
+    pub metrics: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts a gateway with a self-signed wildcard certificate for [`DOMAIN`] and no routes.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more options.
+    ///
+    /// # Panics
+    /// If it does not come up; its log is in the message.
+    pub fn start_with(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut gateway = Self {
+            folder,
+            arguments: options.iter().map(|&o| o.to_owned()).collect(),
+            process: None,
+            https: nowhere,
+            http: nowhere,
+            control: nowhere,
+            metrics: nowhere,
+        };
+        gateway.spawn();
+        gateway
+    }
+
+    /// The process, with the same storage; the ports are the same as before if it ran before.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn spawn(&mut self) {
+        let ready = self.path("ready.json");
+        let _ = std::fs::remove_file(&ready);
+        let mut command = Command::new(program("tlstunnel"));
+        command
+            .arg("--storage")
+            .arg(self.path("gateway.img"))
+            .arg("--key-file")
+            .arg(self.key_file())
+            .arg("--ready-file")
+            .arg(&ready)
+            .args(["--domains", DOMAIN, "--self-signed"])
+            .args(["--listen-https", &self.https.to_string()])
+            .args(["--listen-http", &self.http.to_string()])
+            .args(["--control", &self.control.to_string()])
+            .args(["--metrics", &self.metrics.to_string()])
+            .args(&self.arguments);
+        self.process = Some(Process::start(&mut command, &self.path("log")));
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        let bound = loop {
+            let text = std::fs::read_to_string(&ready).unwrap_or_default();
+            if let Ok(bound) = serde_json::from_str::<serde_json::Value>(&text) {
+                break bound;
+            }
+            let ended = self.process.as_mut().expect("started").0.try_wait().expect("status");
+            assert!(
+                ended.is_none() && std::time::Instant::now() < end,
+                "the gateway did not come up ({ended:?}):\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let address = |kind: &str| {
+            bound[kind][0]
+                .as_str()
+                .and_then(|a| a.parse().ok())
+                .unwrap_or_else(|| panic!("{kind}: {bound}"))
+        };
+        self.https = address("https");
+        self.http = address("http");
+        self.control = address("control");
+        self.metrics = address("metrics");
+    }
+
+    /// Runs `tlstunnel-ctl` on this gateway and gives its output, whatever its exit code.
+    pub fn ctl_output(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program("tlstunnel-ctl"));
+        command
+            .args(["--remote", &self.control.to_string()])
+            .arg("--key-file")
+            .arg(self.key_file())
+            .args(arguments);
+        run(&mut command, b"", CTL_LIMIT)
+    }
+
+    /// Runs `tlstunnel-ctl` on this gateway and gives its standard output.
+    ///
+    /// # Panics
+    /// If its exit code is not 0.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let output = self.ctl_output(arguments);
+        assert!(
+            output.status.success(),
+            "tlstunnel-ctl {arguments:?}: {}\n{}{}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
+        );
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Ends the process with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Sends `signal` (such as `TERM`) and waits for the end; gives the exit code.
+    ///
+    /// # Panics
+    /// If it runs no more.
+    pub fn stop(&mut self, signal: &str) -> Option<i32> {
+        let mut process = self.process.take().expect("running");
+        let _ = Command::new("kill")
+            .args([&format!("-{signal}"), &process.0.id().to_string()])
+            .status();
+        process.0.wait().expect("status").code()
+    }
+
+    /// The process id.
+    ///
+    /// # Panics
+    /// If it runs no more.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("running").0.id()
+    }
+
+    /// Whether the process still runs.
+    pub fn running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|p| p.0.try_wait().ok().flatten().is_none())
+    }
+
+    /// KiB of memory that the process has in RAM.
+    ///
+    /// # Panics
+    /// If it runs no more.
+    pub fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process_id());
+        let status = std::fs::read_to_string(path).expect("a running process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
+    /// The value of a metric line that begins with `prefix`, summed over all that do.
+    pub fn metric(&self, prefix: &str) -> f64 {
+        crate::client::http_get(self.metrics, "/metrics")
+            .lines()
+            .filter(|line| line.starts_with(prefix))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// What the gateway has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The development CA's certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        self.path("gateway.img-ca.pem")
+    }
+
+    /// The administrator's key.
+    pub fn key_file(&self) -> PathBuf {
+        self.path("admin.key")
+    }
+
+    /// The block device file.
+    pub fn storage(&self) -> PathBuf {
+        self.path("gateway.img")
+    }
+
+    /// The folder of this gateway, where tests may put files too.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
