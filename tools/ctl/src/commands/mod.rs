@@ -117,7 +117,12 @@ fn print_changed(output: &mut Output, changed: &Changed) -> Result<(), Failure> 
     let message = changed.message.trim_end_matches('.');
     let name = changed.name.as_deref().filter(|name| !message.contains(name));
     let about = name.map(|name| format!("{name}: ")).unwrap_or_default();
-    output.line(&format!("{about}{message} (generation {})", changed.generation))?;
+    let generation = match changed.generation {
+        // Protocol v1 has none.
+        0 => String::new(),
+        number => format!(" (generation {number})"),
+    };
+    output.line(&format!("{about}{message}{generation}"))?;
     // First the deed, then what may be doubtful about it.
     output.flush()?;
     changed.warnings.iter().for_each(|warning| warn(warning));
