@@ -16,6 +16,7 @@ use rustls::server::{Accepted, Acceptor};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 pub use framing::Malformed;
+pub(crate) use framing::fatal_alert;
 use framing::{Framing, Need};
 
 /// What a client says first.

@@ -328,3 +328,77 @@ fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
     }
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::self_signed::{PemPair, authority, leaf, wildcard};
+    use super::*;
+
+    fn load(chain: &str, key: &str) -> Result<Certificate, CertificateError> {
+        Certificate::from_pem(chain, key, Source::Uploaded)
+    }
+
+    fn pair() -> PemPair {
+        let ca = authority("Test CA", SystemTime::now()).unwrap();
+        wildcard(&ca, "example.org", SystemTime::now()).unwrap()
+    }
+
+    #[test]
+    fn a_good_pair_tells_about_itself() {
+        let pair = pair();
+        let certificate = load(&pair.chain_pem, &pair.key_pem).unwrap();
+        let info = certificate.info();
+        assert_eq!(info.names, ["example.org", "*.example.org"]);
+        assert_eq!((info.issuer.as_str(), info.source.as_str()), ("CN=Test CA", "uploaded"));
+        assert_eq!(info.sha256.len(), 64);
+        certificate.check_dates(info.not_before).unwrap();
+        certificate.check_dates(info.not_after).unwrap();
+        let expired = certificate.check_dates(info.not_after + 1);
+        assert!(matches!(expired, Err(CertificateError::Expired(_))));
+        let early = certificate.check_dates(info.not_before - 1);
+        assert!(matches!(early, Err(CertificateError::NotYetValid(_))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        use CertificateError as E;
+        let good = pair();
+        let other = pair();
+        let (leaf_pem, ca_pem) =
+            good.chain_pem.split_at(good.chain_pem.rfind("-----BEGIN").unwrap());
+        let swapped = format!("{ca_pem}{leaf_pem}");
+        let unrelated = format!("{leaf_pem}{}", other.chain_pem);
+        let damaged = leaf_pem.replacen("MII", "MIJ", 1);
+
+        assert!(matches!(load("", &good.key_pem), Err(E::NoCertificate)));
+        assert!(matches!(load(&good.chain_pem, ""), Err(E::NoKey)));
+        assert!(matches!(load(&good.chain_pem, &good.chain_pem), Err(E::NoKey)));
+        assert!(matches!(load(&good.chain_pem, &other.key_pem), Err(E::KeyMismatch)));
+        assert!(matches!(load(&swapped, &good.key_pem), Err(E::LeafNotFirst(2))));
+        assert!(matches!(load(&unrelated, &good.key_pem), Err(E::WrongOrder { position: 1, .. })));
+        assert!(matches!(
+            load(&damaged, &good.key_pem),
+            Err(E::Damaged { position: 1, .. } | E::Pem(_))
+        ));
+        let cut = &leaf_pem[..leaf_pem.len() - 30];
+        assert!(matches!(load(cut, &good.key_pem), Err(E::Pem(_) | E::NoCertificate)));
+        let encrypted = good.key_pem.replace("PRIVATE", "ENCRYPTED PRIVATE");
+        assert!(matches!(load(&good.chain_pem, &encrypted), Err(E::EncryptedKey)));
+        let many = leaf_pem.repeat(MAX_CHAIN + 1);
+        assert!(matches!(load(&many, &good.key_pem), Err(E::TooMany)));
+        let large = " ".repeat(MAX_PEM_BYTES + 1);
+        assert!(matches!(load(&large, &good.key_pem), Err(E::TooLarge)));
+        let nameless = authority("Test CA", SystemTime::now()).unwrap();
+        assert!(matches!(load(&nameless.chain_pem, &nameless.key_pem), Err(E::NoNames)));
+    }
+
+    #[test]
+    fn addresses_are_names_too() {
+        let ca = authority("Test CA", SystemTime::now()).unwrap();
+        let names = ["192.0.2.1".to_owned(), "2001:db8::1".to_owned()];
+        let pair = leaf(&ca, &names, SystemTime::now()).unwrap();
+        assert_eq!(load(&pair.chain_pem, &pair.key_pem).unwrap().names(), names);
+    }
+}

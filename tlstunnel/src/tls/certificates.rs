@@ -123,3 +123,86 @@ impl CertificateTable {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::self_signed::{self, PemPair};
+    use super::*;
+
+    fn certificate(authority: &PemPair, names: &[&str]) -> Arc<Certificate> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let pair = self_signed::leaf(authority, &names, SystemTime::now()).unwrap();
+        Arc::new(Certificate::from_pem(&pair.chain_pem, &pair.key_pem, Source::SelfSigned).unwrap())
+    }
+
+    fn authority() -> PemPair {
+        self_signed::authority("Test CA", SystemTime::now()).unwrap()
+    }
+
+    fn shown<'t>(table: &'t CertificateTable, name: &str) -> Option<&'t str> {
+        table.find(Some(name)).map(|certificate| certificate.sha256())
+    }
+
+    #[test]
+    fn exact_names_win_over_wildcards_which_cover_one_label() {
+        let ca = authority();
+        let wide = certificate(&ca, &["example.org", "*.example.org"]);
+        let deep = certificate(&ca, &["*.b.example.org"]);
+        let own = certificate(&ca, &["a.example.org"]);
+        let mut table = CertificateTable::default();
+        for certificate in [&wide, &deep, &own] {
+            table.insert(Arc::clone(certificate));
+        }
+        assert_eq!(shown(&table, "example.org"), Some(wide.sha256()));
+        assert_eq!(shown(&table, "x.example.org"), Some(wide.sha256()));
+        assert_eq!(shown(&table, "a.example.org"), Some(own.sha256()));
+        assert_eq!(shown(&table, "b.example.org"), Some(wide.sha256()));
+        assert_eq!(shown(&table, "x.b.example.org"), Some(deep.sha256()));
+        assert_eq!(shown(&table, "x.a.example.org"), None);
+        assert_eq!(shown(&table, "org"), None);
+        assert_eq!(table.find(None).unwrap().sha256(), wide.sha256());
+        assert!(own.is_own("a.example.org") && !wide.is_own("example.org"));
+    }
+
+    #[test]
+    fn a_renewal_takes_over_names_and_place_and_old_copies_keep_theirs() {
+        let ca = authority();
+        let first = certificate(&ca, &["a.example", "b.example"]);
+        let other = certificate(&ca, &["c.example"]);
+        let mut table = CertificateTable::default();
+        table.insert(Arc::clone(&first));
+        table.insert(Arc::clone(&other));
+        let before = table.clone();
+
+        let half = certificate(&ca, &["b.example"]);
+        table.insert(Arc::clone(&half));
+        assert_eq!(table.len(), 3);
+        let renewed = certificate(&ca, &["a.example", "b.example"]);
+        table.insert(Arc::clone(&renewed));
+        table.insert(Arc::clone(&renewed));
+        assert_eq!(table.len(), 2, "both older ones have no name left");
+        assert_eq!(shown(&table, "b.example"), Some(renewed.sha256()));
+        assert_eq!(table.default_certificate().unwrap().sha256(), renewed.sha256());
+        assert!(table.get(first.sha256()).is_none());
+
+        assert_eq!(shown(&before, "b.example"), Some(first.sha256()));
+        assert_eq!(before.default_certificate().unwrap().sha256(), first.sha256());
+    }
+
+    #[test]
+    fn removal_takes_names_away() {
+        let ca = authority();
+        let (a, b) = (certificate(&ca, &["a.example"]), certificate(&ca, &["b.example"]));
+        let mut table = CertificateTable::default();
+        table.insert(Arc::clone(&a));
+        table.insert(Arc::clone(&b));
+        assert!(table.remove(a.sha256()));
+        assert!(!table.remove(a.sha256()));
+        assert_eq!(shown(&table, "a.example"), None);
+        assert_eq!(table.default_certificate().unwrap().sha256(), b.sha256());
+        assert!(table.remove(b.sha256()) && table.is_empty());
+        assert!(table.find(None).is_none());
+    }
+}

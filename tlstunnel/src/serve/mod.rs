@@ -1,0 +1,469 @@
+//! The chain of one TLS connection, link by link: [`connection`] reads from top to bottom.
+//!
+//! Everything up to the open backend is `establish`, a future of its own on the heap: its state is large and is gone
+//! before the first byte is forwarded, so that an idle connection costs little more than its TLS session.
+
+mod answer;
+mod record;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use config_proto::model::{FailureAnswer, Mode};
+use ipnet::IpNet;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+
+use crate::backend::{BackendConnection, ClientInfo, TlsInfo};
+use crate::client_hello::{self, Hello, HelloError, ServerName};
+use crate::forward::{Meters, Socket, forward};
+use crate::gateway::{Gateway, Phase};
+use crate::live::{Admitted, Slot};
+use crate::proxy_protocol;
+use crate::route::ActiveRoute;
+use crate::tls::ALPN_ACME_TLS;
+use crate::tls::certificate::Certificate;
+use crate::tls::server_config::{ClientCa, alpn_for_client, challenge_config, offered_alpn};
+
+pub(crate) use answer::last_words;
+use answer::{Alert, Page};
+use record::{End, Negotiated, Record};
+
+/// Serves one accepted connection to its end. `proxy_from` are the peers whose connections begin with a PROXY header.
+pub async fn connection(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: Slot,
+    proxy_from: Arc<[IpNet]>,
+) {
+    gateway.counters.accepted.add_one();
+    let deadline = Instant::now() + gateway.limits.handshake;
+
+    let arrived = Box::pin(arrive(&gateway, stream, peer, slot, &proxy_from, deadline)).await;
+    let (stream, live, local) = match arrived {
+        Ok(arrived) => arrived,
+        Err((outcome, details)) => {
+            return record::log_refused(peer, outcome, details.as_deref());
+        }
+    };
+    drop(proxy_from);
+
+    let mut record = Record::default();
+    let end = {
+        let mut phase = gateway.phase.subscribe();
+        let establish = Box::pin(establish(&gateway, stream, &live, local, deadline, &mut record));
+        tokio::select! {
+            established = establish => established,
+            () = ended(&mut phase) => Err(End::Refused("drained")),
+        }
+    };
+    let end = match end {
+        Ok(session) => End::Forwarded(session.forward(&gateway, &live).await),
+        Err(end) => end,
+    };
+    record.log(&live, &end);
+}
+
+async fn ended(phase: &mut watch::Receiver<Phase>) {
+    // The sender lives in the gateway, which this connection holds.
+    let _ = phase.wait_for(|phase| *phase == Phase::Ended).await;
+}
+
+/// Why a connection was refused before it was admitted: in short, and details.
+type Unwelcome = (&'static str, Option<String>);
+
+/// Finds out who the client is and counts it against the caps.
+async fn arrive(
+    gateway: &Gateway,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    slot: Slot,
+    proxy_from: &[IpNet],
+    deadline: Instant,
+) -> Result<(TcpStream, Admitted, SocketAddr), Unwelcome> {
+    let mut client = peer;
+    let mut local = stream.local_addr().map_err(|e| ("client error", Some(e.to_string())))?;
+    if proxy_from.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
+        match timeout_at(deadline, proxy_protocol::read_header(&mut stream)).await {
+            Err(_) => {
+                gateway.counters.handshake_timeouts.add_one();
+                return Err(("PROXY header too slow", None));
+            }
+            Ok(Err(error)) => {
+                gateway.counters.hello_malformed.add_one();
+                return Err(("bad PROXY header", Some(error.to_string())));
+            }
+            // LOCAL and UNKNOWN: the load balancer speaks for itself, as in a health check.
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(addresses))) => {
+                client = addresses.source;
+                local = addresses.destination;
+            }
+        }
+    }
+    match slot.admit(client) {
+        Ok(live) => Ok((stream, live, local)),
+        Err(over) => {
+            gateway.counters.refused_over_cap.add_one();
+            Err(("over cap", Some(over.to_string())))
+        }
+    }
+}
+
+/// A connection whose two sides stand.
+struct Session {
+    client: Client,
+    backend: BackendConnection,
+    route: Arc<ActiveRoute>,
+    open: OpenOnRoute,
+}
+
+/// The client's side.
+enum Client {
+    /// TLS that the gateway terminates.
+    Terminated(Box<TlsStream<Socket>>),
+    /// TLS that passes through; the socket replays the ClientHello.
+    Untouched(Socket),
+}
+
+impl Session {
+    /// Copies both ways until the end.
+    async fn forward(self, gateway: &Gateway, live: &Admitted) -> crate::forward::Ended {
+        let Self { client, backend, route, open: _open } = self;
+        let meters = Meters {
+            bytes_in: &[&live.bytes_in, &route.counters.bytes_in, &gateway.counters.bytes_in],
+            bytes_out: &[&live.bytes_out, &route.counters.bytes_out, &gateway.counters.bytes_out],
+        };
+        let phase = gateway.phase.subscribe();
+        let outcome = match client {
+            Client::Terminated(stream) => {
+                forward(*stream, backend, &route.limits, meters, phase).await
+            }
+            Client::Untouched(socket) => {
+                forward(socket, backend, &route.limits, meters, phase).await
+            }
+        };
+        outcome.ended
+    }
+}
+
+/// Counts a connection in its route's open ones; dropping it takes it off.
+struct OpenOnRoute(Arc<ActiveRoute>);
+
+impl OpenOnRoute {
+    /// `None` when the route has as many as it may.
+    fn enter(route: &Arc<ActiveRoute>) -> Option<Self> {
+        route.counters.open.enter();
+        let open = Self(Arc::clone(route));
+        match route.max_connections {
+            Some(cap) if route.counters.open.value() > cap => None,
+            _ => Some(open),
+        }
+    }
+}
+
+impl Drop for OpenOnRoute {
+    fn drop(&mut self) {
+        self.0.counters.open.leave();
+    }
+}
+
+/// From the first byte to an open backend. A client that cannot be served gets its answer in here.
+async fn establish(
+    gateway: &Gateway,
+    stream: TcpStream,
+    live: &Admitted,
+    local: SocketAddr,
+    deadline: Instant,
+    record: &mut Record,
+) -> Result<Session, End> {
+    // What does the client ask for?
+    let (stream, hello) = read_hello(gateway, stream, deadline).await?;
+    if let Some(name) = hello.server_name.as_deref()
+        && offers_only_acme(&hello)
+        && let Some(key) = gateway.tls.challenges.get(name)
+    {
+        live.set_route(Some(name), None);
+        return Err(answer_challenge(stream, hello, key, deadline).await);
+    }
+
+    // Where does it go? One look at the current state; the connection keeps what it finds.
+    let snapshot = gateway.snapshot.load_full();
+    let name = hello.server_name.as_deref();
+    if let ServerName::Illegal(reason) = &hello.server_name {
+        gateway.counters.unknown_names.add_one();
+        let details = reason.to_string();
+        answer::alert(stream, Alert::UnrecognizedName).await;
+        return Err(End::Failed("illegal server name", details));
+    }
+    let Some(route) = snapshot.routes.lookup(name).route else {
+        live.set_route(name, None);
+        gateway.counters.unknown_names.add_one();
+        let certificate = snapshot.certificates.find(name).cloned();
+        drop(snapshot);
+        return Err(refuse_name(gateway, stream, hello, certificate, deadline, record).await);
+    };
+    live.set_route(name, Some(&route.route.name));
+    let certificate = match route.route.settings.mode {
+        Mode::Terminate | Mode::Reencrypt => snapshot.certificates.find(name).cloned(),
+        Mode::Passthrough | Mode::Reject => None,
+    };
+    drop(snapshot);
+    let mode = route.route.settings.mode;
+    if mode == Mode::Reject {
+        answer::alert(stream, Alert::UnrecognizedName).await;
+        return Err(End::Refused("rejected"));
+    }
+    let Some(open) = OpenOnRoute::enter(&route) else {
+        gateway.counters.refused_over_cap.add_one();
+        answer::alert(stream, Alert::InternalError).await;
+        return Err(End::Refused("over the route's cap"));
+    };
+    route.counters.total.add_one();
+    let mut info =
+        ClientInfo { peer: live.client(), local, server_name: name.map(Arc::from), tls: None };
+
+    // Whose TLS is it?
+    let client = match (mode, certificate) {
+        (Mode::Passthrough, _) => Client::Untouched(Socket::new(stream, hello.raw)),
+        (_, Some(certificate)) => {
+            let policy = Policy::of(&route);
+            let stream =
+                terminate(gateway, stream, hello, &policy, &certificate, deadline, record).await?;
+            info.tls = record.tls.as_ref().map(tls_info);
+            Client::Terminated(Box::new(stream))
+        }
+        (_, None) => {
+            answer::alert(stream, Alert::UnrecognizedName).await;
+            return Err(End::Refused("no certificate for the name"));
+        }
+    };
+
+    // Who answers?
+    let connected = route.backends.connect(&gateway.resolver, &info, &route.limits).await;
+    match connected {
+        Ok(backend) => {
+            let setup = live.started().elapsed();
+            route.counters.setup_latency.observe(setup);
+            record.setup = Some(setup);
+            live.set_backend(&backend.backend().address.to_string());
+            Ok(Session { client, backend, route, open })
+        }
+        Err(error) => {
+            gateway.counters.backend_unreachable.add_one();
+            route.counters.failed.add_one();
+            let details = error.to_string();
+            match client {
+                Client::Untouched(socket) => answer::alert(socket, Alert::InternalError).await,
+                Client::Terminated(stream) => {
+                    let alpn = record.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+                    let failure = route.route.settings.failure;
+                    answer::page(stream, Page::BackendDown, failure, alpn).await;
+                }
+            }
+            Err(End::Failed("no backend", details))
+        }
+    }
+}
+
+/// Reads the ClientHello; whoever sends something else is told so.
+async fn read_hello(
+    gateway: &Gateway,
+    mut stream: TcpStream,
+    deadline: Instant,
+) -> Result<(TcpStream, Hello), End> {
+    let read = client_hello::read(&mut stream, gateway.limits.client_hello_bytes);
+    let Ok(read) = timeout_at(deadline, read).await else {
+        gateway.counters.handshake_timeouts.add_one();
+        return Err(End::Refused("ClientHello too slow"));
+    };
+    let error = match read {
+        Ok(hello) => return Ok((stream, hello)),
+        Err(error) => error,
+    };
+    Err(match error {
+        HelloError::Silent => End::Refused("closed before ClientHello"),
+        HelloError::Io(error) => End::Failed("client error", error.to_string()),
+        HelloError::PlainHttp => {
+            gateway.counters.hello_malformed.add_one();
+            answer::plain_http(stream).await;
+            End::Refused("plain HTTP")
+        }
+        HelloError::Truncated | HelloError::Malformed(_) | HelloError::Refused { .. } => {
+            gateway.counters.hello_malformed.add_one();
+            answer::last_words(stream, &error.alert()).await;
+            End::Failed("bad ClientHello", error.to_string())
+        }
+    })
+}
+
+fn offers_only_acme(hello: &Hello) -> bool {
+    hello.accepted.client_hello().alpn().is_some_and(|alpn| alpn.eq([ALPN_ACME_TLS]))
+}
+
+/// Answers a tls-alpn-01 challenge: the handshake is the answer (RFC 8737, section 3).
+async fn answer_challenge(
+    stream: TcpStream,
+    hello: Hello,
+    key: Arc<rustls::sign::CertifiedKey>,
+    deadline: Instant,
+) -> End {
+    let config = match challenge_config(key) {
+        Ok(config) => config,
+        Err(error) => return End::Failed("TLS setup failed", error.to_string()),
+    };
+    match handshake(stream, hello, config, deadline).await {
+        Ok(stream) => {
+            answer::last_words(stream, b"").await;
+            End::Refused("ACME challenge answered")
+        }
+        Err(failure) => failure.end(),
+    }
+}
+
+/// Ends a connection for whose name there is no route: with a page under a certificate that covers the name, with an
+/// alert where there is none.
+async fn refuse_name(
+    gateway: &Gateway,
+    stream: TcpStream,
+    hello: Hello,
+    certificate: Option<Arc<Certificate>>,
+    deadline: Instant,
+    record: &mut Record,
+) -> End {
+    let Some(certificate) = certificate else {
+        answer::alert(stream, Alert::UnrecognizedName).await;
+        return End::Refused("unknown name");
+    };
+    match terminate(gateway, stream, hello, &Policy::UNKNOWN, &certificate, deadline, record).await
+    {
+        Ok(stream) => {
+            let alpn = record.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
+            answer::page(stream, Page::UnknownName, FailureAnswer::Auto, alpn).await;
+            End::Refused("unknown name")
+        }
+        Err(end) => end,
+    }
+}
+
+/// What a route says about handshakes.
+struct Policy<'a> {
+    client_ca: Option<ClientCa<'a>>,
+    alpn: Option<&'a [Vec<u8>]>,
+}
+
+impl<'a> Policy<'a> {
+    /// For names without a route.
+    const UNKNOWN: Self = Self { client_ca: None, alpn: None };
+
+    fn of(route: &'a ActiveRoute) -> Self {
+        Self {
+            client_ca: match (&route.route.settings.client_ca, &route.client_ca) {
+                (Some(pem), Some(roots)) => Some(ClientCa { pem, roots }),
+                _ => None,
+            },
+            alpn: route.alpn.as_deref(),
+        }
+    }
+}
+
+/// Terminates TLS and counts how that went.
+async fn terminate(
+    gateway: &Gateway,
+    stream: TcpStream,
+    hello: Hello,
+    policy: &Policy<'_>,
+    certificate: &Certificate,
+    deadline: Instant,
+    record: &mut Record,
+) -> Result<TlsStream<Socket>, End> {
+    let alpn = {
+        let name = hello.server_name.as_deref();
+        let offered = offered_alpn(policy.alpn, certificate, name);
+        let client_hello = hello.accepted.client_hello();
+        match client_hello.alpn() {
+            Some(client) => alpn_for_client(policy.alpn, offered, client),
+            None => offered,
+        }
+    };
+    let config = match gateway.tls.policies.server_config(policy.client_ca, certificate, alpn) {
+        Ok(config) => config,
+        Err(error) => {
+            gateway.counters.handshake_failures.add_one();
+            answer::alert(stream, Alert::InternalError).await;
+            return Err(End::Failed("TLS setup failed", error.to_string()));
+        }
+    };
+    match handshake(stream, hello, config, deadline).await {
+        Ok(stream) => {
+            let negotiated = Negotiated::of(stream.get_ref().1);
+            match negotiated.version {
+                "TLSv1.2" => gateway.counters.handshakes_tls12.add_one(),
+                _ => gateway.counters.handshakes_tls13.add_one(),
+            }
+            if negotiated.resumed {
+                gateway.counters.handshakes_resumed.add_one();
+            }
+            record.tls = Some(negotiated);
+            Ok(stream)
+        }
+        Err(failure) => {
+            match &failure {
+                HandshakeFailure::TooSlow => gateway.counters.handshake_timeouts.add_one(),
+                HandshakeFailure::Failed(_) => gateway.counters.handshake_failures.add_one(),
+            }
+            Err(failure.end())
+        }
+    }
+}
+
+/// Why a handshake failed.
+enum HandshakeFailure {
+    TooSlow,
+    Failed(io::Error),
+}
+
+impl HandshakeFailure {
+    fn end(self) -> End {
+        match self {
+            Self::TooSlow => End::Refused("handshake too slow"),
+            Self::Failed(error) => End::Failed("handshake failed", error.to_string()),
+        }
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    hello: Hello,
+    config: Arc<rustls::ServerConfig>,
+    deadline: Instant,
+) -> Result<TlsStream<Socket>, HandshakeFailure> {
+    let Hello { raw, accepted, .. } = hello;
+    // rustls has its own copy of the hello; nothing is replayed to it.
+    drop(raw);
+    let socket = Socket::new(stream, Vec::new());
+    let accept = StartHandshake::from_parts(accepted, socket).into_stream(config).into_fallible();
+    match timeout_at(deadline, accept).await {
+        Err(_) => Err(HandshakeFailure::TooSlow),
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err((error, socket))) => {
+            // The alert has been written; it must also arrive.
+            answer::last_words(socket, b"").await;
+            Err(HandshakeFailure::Failed(error))
+        }
+    }
+}
+
+fn tls_info(negotiated: &Negotiated) -> TlsInfo {
+    TlsInfo {
+        version: negotiated.version,
+        cipher: negotiated.cipher.to_owned(),
+        alpn: negotiated.alpn.as_deref().map(<[u8]>::to_vec),
+        client_certificate: negotiated.client_certificate,
+    }
+}
