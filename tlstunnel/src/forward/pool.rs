@@ -13,14 +13,15 @@ thread_local! {
 }
 
 /// A buffer of exactly `len` bytes, with any content.
-pub(crate) fn take(len: usize) -> Vec<u8> {
-    let mut buffer = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
-    buffer.resize(len, 0);
-    buffer
+pub(super) fn take(len: usize) -> Vec<u8> {
+    POOL.with_borrow_mut(|pool| {
+        pool.iter().rposition(|buffer| buffer.len() == len).map(|at| pool.swap_remove(at))
+    })
+    .unwrap_or_else(|| vec![0; len])
 }
 
-/// Gives a buffer back to this thread, wherever it was taken.
-pub(crate) fn give_back(buffer: Vec<u8>) {
+/// Gives a buffer to this thread, wherever it was taken.
+pub(super) fn give_back(buffer: Vec<u8>) {
     POOL.with_borrow_mut(|pool| {
         if pool.len() < KEPT_BUFFERS {
             pool.push(buffer);

@@ -1,8 +1,9 @@
 //! A client's or backend's TCP stream as TLS and the copying loop want it.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -12,6 +13,9 @@ use super::pool;
 /// Bytes that one read asks the kernel for: four TLS records of full size.
 const READ_AHEAD: usize = 64 * 1024;
 
+/// A reader that offers this much space is served by the stream itself.
+const DIRECT_READ: usize = 8 * 1024;
+
 /// A TCP stream that first replays bytes which were read before (a ClientHello), and that reads in large pieces.
 ///
 /// rustls asks for 4 KiB at a time; over the plain stream a record of 16 KiB would cost five system calls. This reads up
@@ -19,15 +23,16 @@ const READ_AHEAD: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Socket {
     stream: TcpStream,
-    /// Unread bytes are `ahead[start..]`; empty when there are none.
+    /// The unread bytes are `ahead[start..end]`; without any, the buffer is empty.
     ahead: Vec<u8>,
     start: usize,
+    end: usize,
 }
 
 impl Socket {
     /// A socket whose reader gets `replay` first, then what the stream brings.
     pub fn new(stream: TcpStream, replay: Vec<u8>) -> Self {
-        Self { stream, ahead: replay, start: 0 }
+        Self { stream, start: 0, end: replay.len(), ahead: replay }
     }
 
     /// The stream below, for its addresses and options. Reading from it would lose order.
@@ -43,14 +48,25 @@ impl Socket {
         }
     }
 
-    fn copy_ahead(&mut self, buf: &mut ReadBuf<'_>) {
-        let unread = &self.ahead[self.start..];
+    /// Sends FIN, below any TLS: a TLS peer that got no close_notify before knows that the stream was cut.
+    pub(super) fn send_fin(&self) {
+        if let Err(error) = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write) {
+            tracing::debug!(%error, "the peer is gone already");
+        }
+    }
+
+    /// Hands unread bytes to `buf`, and lets go of the buffer after the last one.
+    fn serve_ahead(&mut self, buf: &mut ReadBuf<'_>) {
+        let unread = &self.ahead[self.start..self.end];
         let n = unread.len().min(buf.remaining());
         buf.put_slice(&unread[..n]);
         self.start += n;
-        if self.start == self.ahead.len() {
-            self.start = 0;
-            pool::give_back(std::mem::take(&mut self.ahead));
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            let buffer = std::mem::take(&mut self.ahead);
+            if buffer.len() == READ_AHEAD {
+                pool::give_back(buffer);
+            }
         }
     }
 }
@@ -62,11 +78,11 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.ahead.is_empty() {
-            this.copy_ahead(buf);
+        if this.start < this.end {
+            this.serve_ahead(buf);
             return Poll::Ready(Ok(()));
         }
-        if buf.remaining() >= READ_AHEAD / 2 {
+        if buf.remaining() >= DIRECT_READ {
             return Pin::new(&mut this.stream).poll_read(cx, buf);
         }
         let mut ahead = pool::take(READ_AHEAD);
@@ -77,10 +93,8 @@ impl AsyncRead for Socket {
             pool::give_back(ahead);
             return result;
         }
-        ahead.truncate(filled);
-        this.ahead = ahead;
-        this.copy_ahead(buf);
-        ready!(result)?;
+        (this.ahead, this.start, this.end) = (ahead, 0, filled);
+        this.serve_ahead(buf);
         Poll::Ready(Ok(()))
     }
 }
