@@ -56,6 +56,9 @@ pub enum NameError {
         "{0} is an IP address; TLS clients send no server name for an address: use the route name no-sni"
     )]
     IpAddress(String),
+    /// Several labels of which the last is a number: a mistyped IPv4 address, never a name (RFC 1123, section 2.1).
+    #[error("{0} ends in a number as only IPv4 addresses do, and is not a valid one")]
+    EndsInNumber(String),
     /// A `*` that is not a whole first label.
     #[error("a wildcard is the whole first label, as in *.example.org")]
     BadWildcard,
@@ -97,7 +100,12 @@ pub fn normalize_host(text: &str) -> Result<String, NameError> {
             });
         }
     }
-    Ok(name)
+    match name.rsplit_once('.') {
+        Some((_, last)) if last.bytes().all(|b| b.is_ascii_digit()) => {
+            Err(NameError::EndsInNumber(name))
+        }
+        _ => Ok(name),
+    }
 }
 
 impl RouteName {
@@ -374,7 +382,8 @@ impl FromStr for BackendAddress {
             return Err(BackendAddressError::NeedsBrackets(text.to_owned()));
         }
         let port = match port.parse::<u16>() {
-            Ok(port) if port != 0 && port.to_string().len() <= 5 => port,
+            // `parse` alone would also take +80 and 0080.
+            Ok(number) if number != 0 && number.to_string() == port => number,
             _ if host.starts_with('[') && !host.ends_with(']') => {
                 return Err(BackendAddressError::MissingPort(text.to_owned()));
             }

@@ -23,7 +23,7 @@ pub mod store;
 pub use der::DerError;
 pub use message::{Reply, Request, Sni};
 
-/// The longest request in bytes that a server accepts, after the length; `add` with the longest name needs 330.
+/// The longest request in bytes that a server accepts, after the length; `add` with the longest name needs about 330.
 pub const MAX_REQUEST_BYTES: usize = 4096;
 /// The longest reply in bytes that a client accepts, after the length: about 20,000 names.
 pub const MAX_REPLY_BYTES: usize = 1 << 20;

@@ -1,0 +1,60 @@
+//! No secret travels in the open: every message that has one is looked for it on the wire.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{connected, feed, feed_client};
+use config_proto::message::{KeyAdded, Reply, Request, Sealed};
+
+const SECRET: &str = "-----BEGIN PRIVATE KEY-----";
+
+fn contains(haystack: &[u8], needle: &str) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
+}
+
+#[test]
+fn a_private_key_in_a_request() {
+    let (mut client, mut server, _) = connected();
+    let request =
+        Request::CertSet { chain_pem: "chain".to_owned(), key_pem: Sealed(SECRET.to_owned()) };
+    let mut frames = vec![];
+    for _ in 0..2 {
+        let (_, frame) = client.request(&request).unwrap();
+        assert!(contains(&frame, "chain") && !contains(&frame, "PRIVATE"));
+        assert_eq!(feed(&mut server, &frame).requests[0].request, request);
+        frames.push(frame);
+    }
+    assert_ne!(frames[0][13..], frames[1][13..], "the same secret never looks the same twice");
+    assert!(!format!("{request:?}").contains("PRIVATE"));
+}
+
+#[test]
+fn a_control_key_in_a_reply() {
+    let (mut client, mut server, _) = connected();
+    let (seq, frame) = client.request(&Request::KeyList).unwrap();
+    feed(&mut server, &frame);
+    let reply = Reply::Ok(KeyAdded {
+        generation: 2,
+        id: "team".to_owned(),
+        secret: Sealed(SECRET.to_owned()),
+    });
+    let frame = server.reply(seq, &reply).unwrap();
+    assert!(contains(&frame, "team") && !contains(&frame, "PRIVATE"));
+    let received = feed_client(&mut client, &frame).replies.remove(0);
+    assert!(!format!("{received:?}").contains("PRIVATE"));
+    assert_eq!(received.into_reply::<KeyAdded>().unwrap(), reply);
+}
+
+/// Every field of type `Sealed` has a test above and a line in the table of the codec. Whoever adds one finds this test
+/// failing until both exist.
+#[test]
+fn the_vocabulary_has_no_other_sealed_fields() {
+    let source = include_str!("../src/message.rs");
+    let fields: Vec<&str> = source
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.contains(": Sealed") || line.contains("<Sealed"))
+        .filter(|line| !line.starts_with("//") && !line.starts_with("impl"))
+        .collect();
+    assert_eq!(fields, ["key_pem: Sealed,", "pub secret: Sealed,"]);
+}
