@@ -15,6 +15,9 @@ Exit codes:
   3  the gateway cannot be reached, or does not answer as one
   4  not authenticated: the key or its id is wrong
 
+With --json every answer is one JSON document on standard output, in the shapes that the control protocol documents
+(config-proto/PROTOCOL.md); `key add --out` and `key generate` name the file instead of showing the secret.
+
 Remote and key come from flags, then TLSTUNNEL_REMOTE, TLSTUNNEL_KEY_FILE and TLSTUNNEL_KEY_ID, then the context
 (TLSTUNNEL_CONTEXT, or the default one of $XDG_CONFIG_HOME/tlstunnel/ctl.toml). A context named with --context wins
 over the environment. NO_COLOR=1 turns colours off.";

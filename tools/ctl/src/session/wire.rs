@@ -136,7 +136,7 @@ fn wait(
 fn explain(what: &str, remote: &str, error: &io::Error, deadline: Deadline) -> Failure {
     let (reason, hint) = match error.kind() {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => (
-            format!("nothing happened within {}", humantime::format_duration(deadline.total)),
+            format!("it took longer than {}", humantime::format_duration(deadline.total)),
             Some("check the address and the firewall between; --timeout allows more time"),
         ),
         ErrorKind::ConnectionRefused => (

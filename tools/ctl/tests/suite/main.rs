@@ -1,0 +1,11 @@
+//! The real `tlstunnel-ctl` against a scripted gateway that speaks the real protocol over a real socket.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod changes;
+mod exit_codes;
+mod offline;
+mod reading;
+mod support;
+mod top;
+mod v1;
