@@ -10,6 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
+use super::socket;
 use crate::gateway::{Gateway, Phase};
 use crate::live::{OverCap, Slot};
 
@@ -18,15 +19,17 @@ use crate::live::{OverCap, Slot};
 const REST: Duration = Duration::from_millis(50);
 /// At most one log line per kind of trouble in this time; the line says how often it happened.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// Most connections that are accepted in a row while the gateway is stopping: more than any queue holds.
-const LAST_ROUND: usize = 8192;
+/// How long a stopping listener goes on accepting: a round trip to a distant client. A client whose SYN was ignored
+/// sends it again after a second (RFC 6298, section 2).
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// Accepts until the gateway stops serving, gives each connection to `serve` in a task of its own, and counts it against
 /// the total cap.
 ///
-/// At a stop, what is already in the socket's queue is accepted still: the kernel has told those clients that they are
-/// connected, and when the socket closes it would reset them. So a successor that shares the port (SO_REUSEPORT) or
-/// inherits it takes over without a refused connection.
+/// At a stop, clients that the kernel has told that they are connected are accepted still: when the socket closes it
+/// would reset them. First the socket stops taking new ones ([`socket::ignore_new_clients`]), then those whose
+/// handshake is under way get [`SETTLE`] to finish it, then the queue is emptied. So a successor that shares the port
+/// (SO_REUSEPORT) or inherits it takes over without a refused connection.
 ///
 /// # Errors
 /// When the socket cannot be used in this runtime; trouble with single connections is logged and survived.
@@ -46,37 +49,50 @@ where
     let stop = phase.wait_for(|phase| *phase != Phase::Serving);
     tokio::pin!(stop);
     loop {
-        let accepted = tokio::select! {
+        tokio::select! {
             biased;
             _ = &mut stop => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => start(&gateway, stream, peer, &serve, &mut trouble),
-            Err(error) => {
-                trouble.note(&error);
-                if !is_about_one_connection(&error) {
-                    sleep(REST).await;
-                }
+            accepted = listener.accept() => {
+                take(&gateway, accepted, &serve, &mut trouble).await;
             }
         }
     }
-    let listener = listener.into_std()?;
-    for _ in 0..LAST_ROUND {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                stream.set_nonblocking(true)?;
-                start(&gateway, TcpStream::from_std(stream)?, peer, &serve, &mut trouble);
+    if let Err(error) = socket::ignore_new_clients(&listener) {
+        tracing::debug!(%error, "new clients cannot be left to a successor");
+    }
+    let settled = sleep(SETTLE);
+    tokio::pin!(settled);
+    loop {
+        tokio::select! {
+            // Accepting comes first: when time is up and nothing is left to accept, the queue is empty.
+            biased;
+            accepted = listener.accept() => {
+                take(&gateway, accepted, &serve, &mut trouble).await;
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(error) => {
-                trouble.note(&error);
-                break;
+            () = &mut settled => return Ok(()),
+        }
+    }
+}
+
+/// Starts serving what was accepted, or survives that nothing was.
+async fn take<F, Fut>(
+    gateway: &Gateway,
+    accepted: io::Result<(TcpStream, SocketAddr)>,
+    serve: &F,
+    trouble: &mut Trouble,
+) where
+    F: Fn(TcpStream, SocketAddr, Slot) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    match accepted {
+        Ok((stream, peer)) => start(gateway, stream, peer, serve, trouble),
+        Err(error) => {
+            trouble.note(&error);
+            if !is_about_one_connection(&error) {
+                sleep(REST).await;
             }
         }
     }
-    Ok(())
 }
 
 fn start<F, Fut>(

@@ -79,6 +79,38 @@ pub fn clone_for_worker(listener: &TcpListener) -> io::Result<TcpListener> {
     listener.try_clone()
 }
 
+/// Makes a listening socket deaf to new clients, while those whose handshake has begun can finish it. The packet of a new
+/// client is dropped without an answer, so that the client sends it again, and a successor on the same port gets it then.
+///
+/// # Errors
+/// When the system has no packet filters; the socket then goes on as before.
+#[cfg(target_os = "linux")]
+pub(super) fn ignore_new_clients(listener: &impl std::os::fd::AsFd) -> io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+    // Classic BPF (the kernel's networking/filter.rst); a TCP socket's filter sees the packet from its TCP header on,
+    // whose byte 13 holds the flags (RFC 9293, section 3.1).
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+/// As above, where there are no packet filters.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn ignore_new_clients<T>(_listener: &T) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Listeners that were passed in at start (systemd's socket activation protocol, sd_listen_fds(3)).
 ///
 /// The descriptor's name says what a socket is for (`FileDescriptorName=http`, `https`, `control`, `metrics`; several of
