@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::files;
-use crate::options::ConnectionOptions;
+use crate::options::{self, ConnectionOptions};
 
 /// The control port when nothing says otherwise.
 pub(crate) const DEFAULT_REMOTE: &str = "127.0.0.1:1234";
@@ -126,7 +126,7 @@ impl Target {
     /// Decides from flags, environment and the file of contexts.
     ///
     /// # Errors
-    /// A named context does not exist, the file is not valid, or `TLSTUNNEL_REMOTE` is no `HOST:PORT`.
+    /// A named context does not exist, the file is not valid, or the remote is no `HOST:PORT`.
     pub(crate) fn resolve(
         flags: &ConnectionOptions,
         environment: &dyn Fn(&str) -> Option<String>,
@@ -152,8 +152,12 @@ impl Target {
         };
         let [second, third] = if named_by_flag { [context, shell] } else { [shell, context] };
         let remote = flags.remote.clone().or(second.remote).or(third.remote);
+        let remote =
+            options::remote(remote.as_deref().unwrap_or(DEFAULT_REMOTE)).map_err(|error| {
+                Failure::usage(format!("the remote is not HOST:PORT: {error}"), None)
+            })?;
         Ok(Self {
-            remote: remote.unwrap_or_else(|| DEFAULT_REMOTE.to_owned()),
+            remote,
             key_file: flags.key_file.clone().or(second.key_file).or(third.key_file),
             key_id: flags.key_id.clone().or(second.key_id).or(third.key_id),
             timeout: flags.timeout,

@@ -33,12 +33,22 @@ impl Failure {
         Self::Usage { message: message.into(), hint: hint.map(str::to_owned) }
     }
 
+    /// Whether there is nothing more to say: the findings are printed, or the reader of the output has seen enough
+    /// (`tlstunnel-ctl list | head`).
+    pub(crate) fn is_told(&self) -> bool {
+        match self {
+            Self::Danger => true,
+            Self::Output(error) => error.kind() == std::io::ErrorKind::BrokenPipe,
+            _ => false,
+        }
+    }
+
     /// The exit code; the table stands in `tlstunnel-ctl --help`.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            // A reader that has seen enough (`tlstunnel-ctl list | head`) is no failure.
-            Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
             Self::Refused(_) | Self::Danger => 1,
+            // A broken pipe is no failure.
+            Self::Output(_) if self.is_told() => 0,
             Self::Usage { .. } | Self::Output(_) => 2,
             Self::Unreachable { .. } => 3,
             Self::NotAuthenticated { .. } => 4,

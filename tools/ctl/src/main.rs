@@ -21,16 +21,8 @@ mod session;
 mod top;
 
 fn main() -> ExitCode {
-    let options = match options::Options::try_parse() {
-        Ok(options) => options,
-        Err(error) => return options::explain(&error),
-    };
-    let json = options.json;
-    match commands::run(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output::report(&failure, json);
-            failure.exit_code()
-        }
+    match options::Options::try_parse() {
+        Ok(options) => commands::run(options),
+        Err(error) => options::explain(&error),
     }
 }

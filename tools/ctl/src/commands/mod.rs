@@ -4,6 +4,7 @@
 //! reported at once and the gateway sees only requests that make sense.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use clap::CommandFactory;
 use config_proto::message::Changed;
@@ -27,17 +28,19 @@ mod routes;
 mod state;
 mod v1;
 
-/// Carries out what was typed.
-///
-/// # Errors
-/// The failure that decides the exit code.
-pub(crate) fn run(options: Options) -> Result<(), Failure> {
+/// Carries out what was typed, and reports what went wrong; the exit code of the program.
+pub(crate) fn run(options: Options) -> ExitCode {
     let mut output = Output::stdout(options.json);
     let done = dispatch(&options.connection, options.command, &mut output);
     // What was printed before a failure is part of the answer.
-    let flushed = output.flush();
-    done?;
-    Ok(flushed?)
+    let flushed = output.flush().map_err(Failure::from);
+    match done.and(flushed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.report(&failure);
+            failure.exit_code()
+        }
+    }
 }
 
 fn dispatch(

@@ -105,11 +105,6 @@ pub(super) fn show(
     let heading = output.paint(Tone::Strong, &detail.route.name.to_string());
     writeln!(output, "{heading}")?;
     output.field("mode", &show_settings::mode(settings.mode))?;
-    for (name, value) in show_settings::pairs(settings) {
-        if name != "backends" && name != "mode" {
-            output.field(&name, &value)?;
-        }
-    }
     if !detail.alpn.is_empty() {
         output.field("alpn offered", &detail.alpn.join(", "))?;
     }
@@ -123,6 +118,14 @@ pub(super) fn show(
         "traffic",
         &format!("{} in, {} out", bytes(detail.bytes_in), bytes(detail.bytes_out)),
     )?;
+    let others: Vec<Vec<Cell>> = show_settings::pairs(settings)
+        .filter(|(name, _)| name != "backends" && name != "mode")
+        .map(|(name, value)| vec![Cell::from(name), Cell::from(value)])
+        .collect();
+    if !others.is_empty() {
+        writeln!(output)?;
+        Table::new(&["SETTING", "VALUE"]).rows(output, &others)?;
+    }
     if detail.backends.is_empty() {
         return Ok(());
     }

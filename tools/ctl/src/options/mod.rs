@@ -11,13 +11,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use config_proto::message::Role;
 
 use crate::failure::Failure;
-use crate::output;
+use crate::output::Output;
 
 mod examples;
 mod route;
 mod values;
 
 pub(crate) use route::AddOptions;
+pub(crate) use values::remote;
 
 /// Controls a running tlstunnel gateway.
 #[derive(Debug, Parser)]
@@ -274,7 +275,7 @@ pub(crate) fn explain(error: &clap::Error) -> ExitCode {
     if usage && std::env::args_os().any(|argument| argument == "--json") {
         let text = error.render().to_string();
         let message = text.trim().strip_prefix("error: ").unwrap_or(&text).to_owned();
-        output::report(&Failure::usage(message, Some("tlstunnel-ctl --help")), true);
+        Output::stdout(true).report(&Failure::usage(message, Some("tlstunnel-ctl --help")));
     } else {
         // Nobody is there to read it when this fails.
         let _ = error.print();

@@ -19,6 +19,8 @@ use human::clean;
 pub(crate) struct Output {
     json: bool,
     colour: bool,
+    /// Whether something was printed: then JSON has begun, and an error cannot be the one document any more.
+    begun: bool,
     sink: Box<dyn Write>,
 }
 
@@ -55,13 +57,13 @@ impl Output {
     /// Standard output, with colours if it is a terminal and `NO_COLOR` is unset or empty (no-color.org).
     pub(crate) fn stdout(json: bool) -> Self {
         let colour = io::stdout().is_terminal() && colours_wanted();
-        Self { json, colour, sink: Box::new(BufWriter::new(io::stdout())) }
+        Self { json, colour, begun: false, sink: Box::new(BufWriter::new(io::stdout())) }
     }
 
     /// An output without colours that collects its text.
     pub(crate) fn memory() -> (Self, Memory) {
         let memory = Memory::default();
-        (Self { json: false, colour: false, sink: Box::new(memory.clone()) }, memory)
+        (Self { json: false, colour: false, begun: false, sink: Box::new(memory.clone()) }, memory)
     }
 
     /// Whether programs read this.
@@ -95,6 +97,26 @@ impl Output {
         writeln!(self, "{label} {}", clean(text))
     }
 
+    /// Says why the command failed and what to try. With JSON wanted, standard output gets the error as the one
+    /// document; where another one has begun, that stays incomplete and the error goes to standard error.
+    pub(crate) fn report(&mut self, failure: &Failure) {
+        if failure.is_told() {
+            return;
+        }
+        if self.json && !self.begun {
+            let error = serde_json::json!({"error": {
+                "code": failure.code(), "message": failure.to_string(), "hint": failure.hint()
+            }});
+            // When this cannot be written either, the exit code still says it.
+            let _ = writeln!(self, "{error:#}").and_then(|()| self.flush());
+            return;
+        }
+        complain(Tone::Bad, "error", &failure.to_string());
+        if let Some(hint) = failure.hint() {
+            complain(Tone::Good, "try", hint);
+        }
+    }
+
     /// One line of foreign text.
     ///
     /// # Errors
@@ -106,6 +128,7 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.begun = true;
         self.sink.write(bytes)
     }
 
@@ -117,30 +140,6 @@ impl Write for Output {
 /// Says on standard error what the user may want to know; the command goes on.
 pub(crate) fn warn(text: &str) {
     complain(Tone::Warning, "warning", text);
-}
-
-/// Says why the command failed and what to try. With JSON wanted, standard output gets the error as the one document.
-pub(crate) fn report(failure: &Failure, json: bool) {
-    if matches!(failure, Failure::Danger) {
-        return;
-    }
-    if let Failure::Output(error) = failure
-        && error.kind() == io::ErrorKind::BrokenPipe
-    {
-        return;
-    }
-    if json {
-        let error = serde_json::json!({
-            "error": {"code": failure.code(), "message": failure.to_string(), "hint": failure.hint()}
-        });
-        // When this cannot be written either, the exit code still says it.
-        let _ = writeln!(io::stdout(), "{error:#}");
-        return;
-    }
-    complain(Tone::Bad, "error", &failure.to_string());
-    if let Some(hint) = failure.hint() {
-        complain(Tone::Good, "try", hint);
-    }
 }
 
 fn complain(tone: Tone, label: &str, text: &str) {

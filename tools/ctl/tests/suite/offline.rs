@@ -52,6 +52,7 @@ fn contexts_name_gateways() {
     run(&[("TLSTUNNEL_KEY_ID", "stranger")], &["remove", "x"]).code(4).complains("stranger");
     run(&[("TLSTUNNEL_KEY_FILE", "missing.key")], &["remove", "x"]).code(2).complains("missing");
     run(&[("TLSTUNNEL_CONTEXT", "moon")], &["remove", "x"]).code(2).complains("home, lab");
+    run(&[("TLSTUNNEL_REMOTE", "127.0.0.1")], &["remove", "x"]).code(2).complains("HOST:PORT");
     // A context named by flag wins over the environment.
     run(&[("TLSTUNNEL_REMOTE", "127.0.0.1:1")], &["remove", "x", "--context", "home"]).code(0);
 

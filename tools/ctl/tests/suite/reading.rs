@@ -70,6 +70,20 @@ fn an_empty_list_says_so_and_is_valid_json() {
 }
 
 #[test]
+fn a_list_that_breaks_off_is_not_valid_json() {
+    let gateway = FakeGateway::start(|request| match request {
+        Request::List { after: Some(_), .. } => {
+            Err(refusal(RefusalCode::Internal, "the store is gone", "see the gateway's log"))
+        }
+        first => pages(first, 2500, 7),
+    });
+    let run = Home::new().ask(&gateway, &["list", "--json"]).code(1).complains("the store is gone");
+    assert!(run.stdout.starts_with("{\n  \"generation\": 7"));
+    assert!(serde_json::from_str::<Value>(&run.stdout).is_err());
+    assert!(!run.stdout.contains("error"));
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let gateway = FakeGateway::start(|request| pages(request, 2500, 7));
     let home = Home::new();
@@ -209,7 +223,7 @@ fn everything_that_reads_prints_what_was_answered() {
     let ask = |arguments: &[&str]| home.ask(&gateway, arguments).code(0);
     ask(&["show", "blog"])
         .says("blog.example.org")
-        .says("proxy          v2")
+        .says("proxy        v2")
         .says("down")
         .says("4.0 KiB out")
         .says("connection refused")
