@@ -15,8 +15,8 @@ use crate::counters::{Counter, Gauge};
 pub const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
 /// The longest time that a backend is passed over without being tried again.
 pub const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
-/// The longest error text that is kept for `show`.
-const MAX_ERROR_LEN: usize = 256;
+/// Characters of an error text that are kept for `show`.
+const MAX_ERROR_CHARS: usize = 256;
 
 /// One backend and its live state. Replacing a route keeps the state of the backends that stay.
 #[derive(Debug)]
@@ -99,12 +99,29 @@ impl Backend {
         }
     }
 
-    /// A client's connection opened.
-    pub(super) fn connected(self: &Arc<Self>) -> OpenGuard {
-        self.total.add_one();
-        self.failures_in_a_row.store(0, Ordering::Relaxed);
+    /// A client's connection is being opened; it counts as open, so that others choose by it. A backend that failed
+    /// before is tried by one client at a time: the others pass it over for at most `limit`.
+    pub(super) fn attempt(self: &Arc<Self>, limit: Duration) -> OpenGuard {
+        if self.failures_in_a_row.load(Ordering::Relaxed) > 0 {
+            self.memory().passed_over_until = Some(Instant::now() + limit);
+        }
         self.open.enter();
         OpenGuard { backend: Arc::clone(self) }
+    }
+
+    /// A number that grows with every connection.
+    pub(super) fn turn(&self) -> usize {
+        usize::try_from(self.total.value()).unwrap_or(0)
+    }
+
+    /// Whether active checks found it down.
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Whether a check is running.
+    pub(super) fn is_checked(&self) -> bool {
+        self.memory().check.as_ref().is_some_and(|check| !check.is_finished())
     }
 
     /// A client's connection could not be opened: pass this backend over for a while.
@@ -118,12 +135,10 @@ impl Backend {
     /// Counts a failure and keeps its text.
     pub(super) fn note_failure(&self, error: &str) {
         self.failures.add_one();
-        let mut text = error.to_owned();
-        text.truncate(text.floor_char_boundary(MAX_ERROR_LEN));
-        self.memory().last_error = Some(text);
+        self.memory().last_error = Some(error.chars().take(MAX_ERROR_CHARS).collect());
     }
 
-    /// What active checks found. A check that succeeded also ends the back-off after failed connections.
+    /// What active checks found. Being up again also ends the back-off after failed connections.
     pub(super) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
         if !down {
@@ -175,6 +190,13 @@ pub(super) struct OpenGuard {
 impl OpenGuard {
     pub(super) fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+
+    /// The connection is open.
+    pub(super) fn succeeded(self) -> Self {
+        self.backend.total.add_one();
+        self.backend.failures_in_a_row.store(0, Ordering::Relaxed);
+        self
     }
 }
 

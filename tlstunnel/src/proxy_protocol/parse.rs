@@ -128,10 +128,7 @@ fn tcp6(a: &[u8; v2::TCP6_LEN]) -> Addresses {
         let ip: [u8; 16] = std::array::from_fn(|i| a[at + i]);
         SocketAddr::from((Ipv6Addr::from(ip), u16::from_be_bytes(port)))
     };
-    Addresses {
-        source: address(0, [a[32], a[33]]),
-        destination: address(16, [a[34], a[35]]),
-    }
+    Addresses { source: address(0, [a[32], a[33]]), destination: address(16, [a[34], a[35]]) }
 }
 
 /// TLVs say nothing that the gateway uses, but they must lie within the header.
@@ -198,6 +195,7 @@ fn parse_line(line: &str) -> Option<Option<Addresses>> {
 
 /// Digits only, without leading zeroes (section 2.1).
 fn port(text: &str) -> Option<u16> {
-    let canonical = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let canonical =
+        text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     canonical.then(|| text.parse().ok()).flatten()
 }

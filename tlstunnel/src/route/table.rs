@@ -1,6 +1,7 @@
 //! Finds the route for a server name.
 
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use config_proto::model::RouteName;
@@ -77,8 +78,27 @@ impl RoutingTable {
     /// The route for a connection with this server name, which must be lower case without final dot
     /// ([`config_proto::model::normalize_host`]).
     pub fn lookup(&self, server_name: Option<&str>) -> Match {
-        let _ = server_name;
-        todo!()
+        let find = |name: &RouteName| self.routes.get(name).cloned();
+        let found = |route, reason| Match { route: Some(route), reason };
+        let Some(server_name) = server_name else {
+            return find(&RouteName::NoSni)
+                .map(|route| found(route, Reason::NoSni))
+                .or_else(|| Some(found(find(&RouteName::Default)?, Reason::NoSniDefault)))
+                .unwrap_or(Match { route: None, reason: Reason::NoRouteWithoutName });
+        };
+        if let Some(route) = find(&RouteName::Exact(server_name.to_owned())) {
+            return found(route, Reason::Exact);
+        }
+        // The parents of a name, longest first: at most as many as it has dots.
+        for (dot, _) in server_name.match_indices('.') {
+            if let Some(route) = find(&RouteName::Wildcard(server_name[dot + 1..].to_owned())) {
+                return found(route, Reason::Wildcard);
+            }
+        }
+        match find(&RouteName::Default) {
+            Some(route) => found(route, Reason::UnknownName),
+            None => Match { route: None, reason: Reason::NoRouteForName },
+        }
     }
 
     /// The route configured under exactly this name.
@@ -88,11 +108,8 @@ impl RoutingTable {
 
     /// Routes in the order of their names, from the first after `name`, or from the very first.
     pub fn iter_after(&self, name: Option<&RouteName>) -> impl Iterator<Item = &Arc<ActiveRoute>> {
-        use std::ops::Bound;
         let start = name.map_or(Bound::Unbounded, Bound::Excluded);
-        self.routes
-            .range::<RouteName, _>((start, Bound::Unbounded))
-            .map(|(_, route)| route)
+        self.routes.range::<RouteName, _>((start, Bound::Unbounded)).map(|(_, route)| route)
     }
 
     /// How many routes there are.
