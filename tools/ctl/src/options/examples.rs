@@ -15,18 +15,18 @@ Exit codes:
   3  the gateway cannot be reached, or does not answer as one
   4  not authenticated: the key or its id is wrong
 
-With --json every answer is one JSON document on standard output, in the shapes that the control protocol documents
-(config-proto/PROTOCOL.md); `key add --out` and `key generate` name the file instead of showing the secret.
+With --json every answer is one JSON document on standard output, in the shapes that the control protocol documents \
+(config-proto/PROTOCOL.md); `key add --out` and `key generate --out` name the file instead of showing the secret.
 
-Remote and key come from flags, then TLSTUNNEL_REMOTE, TLSTUNNEL_KEY_FILE and TLSTUNNEL_KEY_ID, then the context
-(TLSTUNNEL_CONTEXT, or the default one of $XDG_CONFIG_HOME/tlstunnel/ctl.toml). A context named with --context wins
+Remote and key come from flags, then TLSTUNNEL_REMOTE, TLSTUNNEL_KEY_FILE and TLSTUNNEL_KEY_ID, then the context \
+(TLSTUNNEL_CONTEXT, or the default one of $XDG_CONFIG_HOME/tlstunnel/ctl.toml). A context named with --context wins \
 over the environment. NO_COLOR=1 turns colours off.";
 
 pub(super) const ADD: &str = "\
 Examples:
   tlstunnel-ctl add blog 10.0.0.7:80
   tlstunnel-ctl add shop.example.org 10.0.0.8:80 10.0.0.9:80 --balance least --health
-  tlstunnel-ctl add '*.apps.example.org' [2001:db8::7]:8080 --proxy v2
+  tlstunnel-ctl add '*.apps.example.org' '[2001:db8::7]:8080' --proxy v2
   tlstunnel-ctl add mail.example.org 10.0.0.5:993 --mode passthrough --idle-timeout 30m
   tlstunnel-ctl add api 10.0.0.6:443 --mode reencrypt --backend-ca internal-ca.pem
   tlstunnel-ctl add intranet 10.0.0.4:80 --client-ca staff-ca.pem

@@ -115,6 +115,20 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd_to_be_refused(text in "\\PC*|[0-9smhdw., =:\\[\\]-]*") {
+            // An error, or a value that its own text form leads to again.
+            if let Ok(seconds) = seconds(&text) {
+                proptest::prop_assert_eq!(super::seconds(&format!("{seconds}s")), Ok(seconds));
+            }
+            if let Ok(remote) = remote(&text) {
+                proptest::prop_assert_eq!(super::remote(&remote), Ok(remote));
+            }
+            let _ = health(&text);
+        }
+    }
+
     #[test]
     fn a_remote_has_host_and_port() {
         assert_eq!(remote("127.0.0.1:1234").unwrap(), "127.0.0.1:1234");

@@ -141,6 +141,17 @@ mod tests {
         assert_eq!(distance(40, 40), "now");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn numbers_of_any_size_are_short_texts(number: u64, moment_or_now: i64, now: i64, text in "\\PC*|.*") {
+            proptest::prop_assert!(bytes(number).len() <= 8);
+            proptest::prop_assert!(span(Duration::from_millis(number)).len() <= 24);
+            proptest::prop_assert!(moment(moment_or_now).len() <= 24);
+            proptest::prop_assert!(distance(moment_or_now, now).len() <= 28);
+            proptest::prop_assert!(!clean(&text).chars().any(char::is_control));
+        }
+    }
+
     #[test]
     fn text_cannot_steer_the_terminal() {
         assert_eq!(clean("a\u{1b}[2Jb\n\u{202e}c"), "a\\u{1b}[2Jb\\u{a}\\u{202e}c");
