@@ -15,6 +15,8 @@
 #![forbid(unsafe_code)]
 
 pub mod device;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod store;
 pub mod v1;
 

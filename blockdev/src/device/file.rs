@@ -91,7 +91,7 @@ impl FileDevice {
     }
 
     fn from_file(mut file: File, path: &Path) -> Result<Self, DeviceError> {
-        lock(&file, path)?;
+        locked(file.try_lock(), path)?;
         let kind = file.metadata().map_err(|e| failed("examine", path, &e))?.file_type();
         if kind.is_dir() {
             return Err(failed("open", path, &io::Error::from(io::ErrorKind::IsADirectory)));
@@ -135,8 +135,9 @@ impl BlockDevice for FileDevice {
     }
 }
 
-fn lock(file: &File, path: &Path) -> Result<(), DeviceError> {
-    match file.try_lock() {
+/// Judges what the system said to the wish for an exclusive lock.
+fn locked(outcome: Result<(), TryLockError>, path: &Path) -> Result<(), DeviceError> {
+    match outcome {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(DeviceError::Locked(path.display().to_string())),
         Err(TryLockError::Error(e)) if e.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
@@ -163,4 +164,24 @@ fn failed(doing: &str, path: &Path, error: &io::Error) -> DeviceError {
 
 fn flag(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_system_without_locks_is_taken_without_a_lock() {
+        let answer = |errno: Errno| {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            locked(Err(TryLockError::Error(error)), Path::new("/dev/storage"))
+        };
+        assert_eq!(answer(Errno::NOSYS), Ok(()));
+        assert!(matches!(answer(Errno::NOLCK), Err(DeviceError::Io { .. })));
+        assert!(matches!(answer(Errno::OPNOTSUPP), Err(DeviceError::Io { .. })));
+        assert_eq!(
+            locked(Err(TryLockError::WouldBlock), Path::new("disk")),
+            Err(DeviceError::Locked("disk".to_owned()))
+        );
+    }
 }

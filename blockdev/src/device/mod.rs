@@ -112,7 +112,7 @@ pub fn check_range(
     let sector = u64::from(device.sector_size());
     let (length, capacity) = (length as u64, device.capacity());
     let fits = offset.checked_add(length).is_some_and(|end| end <= capacity);
-    if fits && offset % sector == 0 && length % sector == 0 {
+    if fits && offset.is_multiple_of(sector) && length.is_multiple_of(sector) {
         Ok(())
     } else {
         Err(DeviceError::Range { offset, length, capacity })

@@ -13,7 +13,7 @@ use crate::device::{BlockDevice, DeviceError};
 
 /// redb's page size; lengths are multiples of it.
 pub(super) const PAGE: u64 = 4096;
-const ZEROS: [u8; 65_536] = [0; 65_536];
+static ZEROS: [u8; 65_536] = [0; 65_536];
 
 #[derive(Debug)]
 pub(super) struct Area {

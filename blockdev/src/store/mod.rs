@@ -8,7 +8,8 @@
 //! Layout: two header slots of 4 KiB (a sector, where that is larger), then redb's pages of 4 KiB. A reserve of an eighth
 //! of the device (64 KiB to 1 MiB) takes only transactions that free room, so that a full store can always be emptied.
 //!
-//! A transaction must not be begun inside another one on the same thread.
+//! A transaction must not be begun inside another one on the same thread, nor `usage` or `check` be called there: they
+//! would wait for each other.
 
 mod area;
 mod content;

@@ -217,17 +217,23 @@ impl<'e> WriteTx<'e> {
     fn read<T>(
         &mut self,
         table: Table,
-        read: impl FnOnce(&redb::Table<'_, &'static [u8], &'static [u8]>) -> Result<T, StoreError>,
+        read: impl Fn(&redb::Table<'_, &'static [u8], &'static [u8]>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
+        loop {
+            if let Some(error) = &self.failed {
+                return Err(error.clone());
+            }
+            let transaction = self.transaction.as_ref().ok_or(StoreError::Interrupted)?;
+            let outcome = transaction
+                .open_table(table.definition())
+                .map_err(StoreError::from)
+                .and_then(|table| read(&table));
+            match outcome {
+                Ok(value) => return Ok(value),
+                // Opening a table that is not there creates it, which may need room.
+                Err(error) => self.recover(error)?,
+            }
         }
-        let transaction = self.transaction.as_ref().ok_or(StoreError::Interrupted)?;
-        let outcome = transaction
-            .open_table(table.definition())
-            .map_err(StoreError::from)
-            .and_then(|table| read(&table));
-        outcome.map_err(|error| self.fail(error))
     }
 
     fn entry_len(&mut self, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
