@@ -70,6 +70,20 @@ fn an_empty_list_says_so_and_is_valid_json() {
 }
 
 #[test]
+fn routes_that_are_too_long_for_a_whole_page_come_in_smaller_ones() {
+    // 30 routes of 100 KiB: at most 10 fit into the MiB of one frame.
+    let gateway = FakeGateway::start(|request| {
+        let mut list: RouteList = serde_json::from_value(pages(request, 30, 7)?).unwrap();
+        for route in &mut list.routes {
+            route.settings.client_ca = Some("x".repeat(100 << 10));
+        }
+        Ok(serde_json::to_value(list).unwrap())
+    });
+    let run = Home::new().ask(&gateway, &["list", "--json"]).code(0);
+    assert_eq!(run.json()["routes"].as_array().unwrap().len(), 30);
+}
+
+#[test]
 fn a_list_that_breaks_off_is_not_valid_json() {
     let gateway = FakeGateway::start(|request| match request {
         Request::List { after: Some(_), .. } => {

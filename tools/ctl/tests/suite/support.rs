@@ -82,7 +82,11 @@ fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Vec<Request>>) {
                         Ok(value) => Reply::Ok(value),
                         Err(refusal) => Reply::Error(refusal),
                     };
-                    server.reply(received.seq, &reply).unwrap()
+                    server.reply(received.seq, &reply).unwrap_or_else(|error| {
+                        let refusal =
+                            refusal(RefusalCode::Invalid, &error.to_string(), "ask for less");
+                        server.reply::<Value>(received.seq, &Reply::Error(refusal)).unwrap()
+                    })
                 }
                 Event::Malformed { seq, refusal } => {
                     server.reply::<Value>(seq, &Reply::Error(refusal)).unwrap()
