@@ -2,7 +2,7 @@
 //!
 //! Nothing proves that a reply comes from the server.
 
-use super::{DerError, MAX_REPLY_BYTES, Reply, Request, frame, frame_len};
+use super::{BadFrame, DerError, MAX_REPLY_BYTES, Reply, Request, collect, frame};
 use crate::buffer::Buffer;
 use crate::mac;
 
@@ -49,23 +49,13 @@ impl Decoder {
     ///
     /// # Errors
     /// The connection is over.
-    pub fn feed(&mut self, mut input: &[u8]) -> Result<Option<Reply>, ReplyError> {
-        loop {
-            let wanted =
-                frame_len(self.buffer.as_slice(), self.max).map_err(ReplyError::TooLong)?;
-            if self.buffer.as_slice().len() == wanted {
-                break;
-            }
-            if input.is_empty() {
-                return Ok(None);
-            }
-            self.buffer.fill(&mut input, wanted);
+    pub fn feed(&mut self, input: &[u8]) -> Result<Option<Reply>, ReplyError> {
+        match collect(&mut self.buffer, input, self.max) {
+            Ok(Some(der)) => Reply::decode(&der).map(Some).map_err(ReplyError::Undecodable),
+            Ok(None) => Ok(None),
+            Err(BadFrame::TooLong(length)) => Err(ReplyError::TooLong(length)),
+            Err(BadFrame::Trailing) => Err(ReplyError::Undecodable(DerError::Trailing)),
         }
-        if !input.is_empty() {
-            return Err(ReplyError::Undecodable(DerError::Trailing));
-        }
-        let bytes = self.buffer.take();
-        Reply::decode(&bytes[super::LENGTH_LEN..]).map(Some).map_err(ReplyError::Undecodable)
     }
 
     /// The server has ended its stream before there was a reply.

@@ -14,6 +14,8 @@
 
 use std::time::Duration;
 
+use crate::buffer::Buffer;
+
 pub mod client;
 mod der;
 pub mod message;
@@ -33,16 +35,35 @@ pub const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// The bytes of a frame's length field.
 const LENGTH_LEN: usize = 8;
 
-/// How many bytes the frame that starts with `start` has, as far as `start` tells; `Err` has the announced length that
-/// is above `max`.
-fn frame_len(start: &[u8], max: usize) -> Result<usize, u64> {
-    let Some(Ok(length)) = start.get(..LENGTH_LEN).map(<[u8; LENGTH_LEN]>::try_from) else {
-        return Ok(LENGTH_LEN);
-    };
-    let length = u64::from_be_bytes(length);
-    match usize::try_from(length) {
-        Ok(len) if len <= max => Ok(LENGTH_LEN + len),
-        _ => Err(length),
+/// A frame could not be taken out of a stream.
+enum BadFrame {
+    /// The announced length, which is above the bound.
+    TooLong(u64),
+    /// Bytes follow the only frame that a side sends.
+    Trailing,
+}
+
+/// Takes `input` in and returns what follows the length once it is whole.
+fn collect(buffer: &mut Buffer, mut input: &[u8], max: usize) -> Result<Option<Vec<u8>>, BadFrame> {
+    loop {
+        let held = buffer.as_slice();
+        let wanted = match held.get(..LENGTH_LEN).map(<[u8; LENGTH_LEN]>::try_from) {
+            Some(Ok(length)) => match u64::from_be_bytes(length) {
+                length if length > max as u64 => return Err(BadFrame::TooLong(length)),
+                length => usize::try_from(length).unwrap_or(max) + LENGTH_LEN,
+            },
+            _ => LENGTH_LEN,
+        };
+        if held.len() == wanted {
+            return match input {
+                [] => Ok(Some(buffer.take().split_off(LENGTH_LEN))),
+                _ => Err(BadFrame::Trailing),
+            };
+        }
+        if input.is_empty() {
+            return Ok(None);
+        }
+        buffer.fill(&mut input, wanted);
     }
 }
 

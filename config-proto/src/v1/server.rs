@@ -1,7 +1,7 @@
 //! The server's side of v1: bytes of one client in, its one request out, and the bytes of the reply.
 
 use super::message::{NOT_AUTHENTICATED, UNDECODABLE};
-use super::{DerError, MAX_REQUEST_BYTES, Reply, Request, frame, frame_len};
+use super::{BadFrame, DerError, MAX_REQUEST_BYTES, Reply, Request, collect, frame};
 use crate::buffer::Buffer;
 use crate::mac::{self, TAG_LEN};
 
@@ -50,22 +50,13 @@ impl Decoder {
     ///
     /// # Errors
     /// The connection is over: answer [`Refused::reply`] if there is one, and close.
-    pub fn feed(&mut self, mut input: &[u8], key: &[u8]) -> Result<Option<Request>, Refused> {
-        loop {
-            let wanted = frame_len(self.buffer.as_slice(), self.max).map_err(Refused::TooLong)?;
-            if self.buffer.as_slice().len() == wanted {
-                break;
-            }
-            if input.is_empty() {
-                return Ok(None);
-            }
-            self.buffer.fill(&mut input, wanted);
-        }
-        if !input.is_empty() {
-            return Err(Refused::Malformed);
-        }
-        let bytes = self.buffer.take();
-        let content = &bytes[super::LENGTH_LEN..];
+    pub fn feed(&mut self, input: &[u8], key: &[u8]) -> Result<Option<Request>, Refused> {
+        let content = match collect(&mut self.buffer, input, self.max) {
+            Ok(Some(content)) => content,
+            Ok(None) => return Ok(None),
+            Err(BadFrame::TooLong(length)) => return Err(Refused::TooLong(length)),
+            Err(BadFrame::Trailing) => return Err(Refused::Malformed),
+        };
         let (tag, der) = content.split_at_checked(TAG_LEN).ok_or(Refused::Malformed)?;
         if !mac::verify(key, &[der], tag) {
             return Err(Refused::BadTag);
