@@ -46,12 +46,15 @@ where
     let listener = TcpListener::from_std(listener)?;
     let mut phase = gateway.phase.subscribe();
     let mut trouble = Trouble::default();
-    let stop = phase.wait_for(|phase| *phase != Phase::Serving);
+    let stop = async {
+        // The guard of what was seen is let go of at once: it must not be held over an await.
+        drop(phase.wait_for(|phase| *phase != Phase::Serving).await);
+    };
     tokio::pin!(stop);
     loop {
         tokio::select! {
             biased;
-            _ = &mut stop => break,
+            () = &mut stop => break,
             accepted = listener.accept() => {
                 take(&gateway, accepted, &serve, &mut trouble).await;
             }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config_proto::model::normalize_host;
+use ipnet::IpNet;
 
 pub use limits::LimitOptions;
 use values::{duration, size};
@@ -137,6 +138,11 @@ pub struct StorageOptions {
     #[arg(long, env = "TLSTUNNEL_FORMAT", value_parser = BoolishValueParser::new())]
     pub format: bool,
 
+    /// How long to wait for another gateway to give the storage up (with --reuse-port, to take over from it)
+    #[arg(long, env = "TLSTUNNEL_STORAGE_WAIT", default_value = "0s", value_name = "TIME",
+          value_parser = duration)]
+    pub storage_wait: Duration,
+
     /// Generations of the configuration that are kept for history, diff and rollback
     #[arg(long, env = "TLSTUNNEL_HISTORY", default_value_t = 1000, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -191,8 +197,13 @@ pub struct ListenOptions {
     pub metrics: Vec<SocketAddr>,
 
     /// Load balancers whose connections to the https port begin with a PROXY header; repeatable
-    #[arg(long, env = "TLSTUNNEL_ACCEPT_PROXY_FROM", value_delimiter = ',', value_name = "CIDR")]
-    pub accept_proxy_from: Vec<String>,
+    #[arg(long, env = "TLSTUNNEL_ACCEPT_PROXY_FROM", value_delimiter = ',', value_name = "CIDR",
+        value_parser = values::network)]
+    pub accept_proxy_from: Vec<IpNet>,
+
+    /// Shares the ports with another gateway, so that a new one takes over before the old one stops
+    #[arg(long, env = "TLSTUNNEL_REUSE_PORT", value_parser = BoolishValueParser::new())]
+    pub reuse_port: bool,
 }
 
 /// Who may control the gateway.

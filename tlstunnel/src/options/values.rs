@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 /// Parses `10s`, `500ms`, `5m`, `1h`, `1d`, or a plain number of seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text);
@@ -60,6 +62,13 @@ pub(super) fn name_server(text: &str) -> Result<SocketAddr, String> {
     text.parse::<SocketAddr>()
         .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
         .map_err(|_| "write an IP address, as in 9.9.9.9 or [2620:fe::fe]:53".to_owned())
+}
+
+/// Parses `10.0.0.0/8`, `2001:db8::/32`, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "write an address or a network, as in 10.0.0.0/8".to_owned())
 }
 
 fn split_unit(text: &str) -> (&str, &str) {

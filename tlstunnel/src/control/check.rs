@@ -1,0 +1,176 @@
+//! Settings that are legal and dangerous, found by looking at everything that is in effect.
+
+use config_proto::message::{Check, Finding, MAX_PAGE, Severity};
+use config_proto::model::{BackendHost, Mode, Route, RouteName};
+
+use super::Control;
+use crate::config::unix_now;
+use crate::config::warnings::{certificate_for, coalesces, is_public, terminates};
+use crate::gateway::Snapshot;
+use crate::tls::certificates::Certificate;
+
+const DAY: i64 = 86_400;
+/// A certificate that ends within this time is dangerous: service ends soon.
+const EXPIRES_SOON: i64 = 7 * DAY;
+/// A certificate that ends within this time is worth a warning: renewal should have happened.
+const EXPIRES_LATER: i64 = 21 * DAY;
+/// The most names that one finding lists.
+const NAMES_LISTED: usize = 5;
+
+impl Control {
+    /// Everything that `check` finds now.
+    pub(super) fn check(&self) -> Check {
+        let mut findings = self.findings(&self.gateway.snapshot.load_full(), unix_now());
+        findings.truncate(usize::try_from(MAX_PAGE).unwrap_or(usize::MAX));
+        Check { findings }
+    }
+
+    /// In order of weight.
+    pub(super) fn findings(&self, snapshot: &Snapshot, now: i64) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for active in snapshot.routes.iter_after(None) {
+            about_route(&active.route, snapshot, &mut findings);
+        }
+        for certificate in snapshot.certificates.iter() {
+            findings.extend(expiry(certificate, now));
+        }
+        findings.extend(unnamed_clients(snapshot));
+        if self.settings.v1_key.is_some() {
+            findings.push(finding(
+                Severity::Warning,
+                "control",
+                "protocol v1 is enabled: its requests can be recorded and sent again, and its answers forged",
+                "use tlstunnel-ctl and start the gateway without --control-v1",
+            ));
+        }
+        if let Some(pending) = self.configuration.pending() {
+            findings.push(finding(
+                Severity::Warning,
+                "control",
+                format!(
+                    "generation {} is undone in {} seconds",
+                    pending.generation, pending.seconds_left
+                ),
+                format!("tlstunnel-ctl confirm {} keeps it", pending.generation),
+            ));
+        }
+        findings.sort_by(|a, b| (a.severity, &a.subject).cmp(&(b.severity, &b.subject)));
+        findings
+    }
+}
+
+fn about_route(route: &Route, snapshot: &Snapshot, findings: &mut Vec<Finding>) {
+    let name = route.name.to_string();
+    if coalesces(route, &snapshot.certificates) {
+        let others = names_sharing(route, snapshot);
+        findings.push(finding(
+            Severity::Danger,
+            &name,
+            format!(
+                "h2 is offered under a certificate that others share: browsers may send requests for {others} on its \
+                 connections, and its backend would get them"
+            ),
+            "remove h2 from its ALPN, or set a certificate for this name alone",
+        ));
+    }
+    if terminates(route) && certificate_for(&route.name, &snapshot.certificates).is_none() {
+        findings.push(finding(
+            Severity::Danger,
+            &name,
+            "no certificate covers it: clients are refused",
+            "tlstunnel-ctl cert set, or use mode passthrough",
+        ));
+    }
+    if route.settings.mode == Mode::Terminate {
+        for backend in &route.settings.backends {
+            if let BackendHost::Ip(ip) = backend.host
+                && is_public(ip)
+            {
+                findings.push(finding(
+                    Severity::Warning,
+                    &name,
+                    format!("the plain stream goes to {backend}, a public address: others can read it on its way"),
+                    "use mode reencrypt or passthrough, or a private network",
+                ));
+            }
+        }
+    }
+    if route.settings.backend_tls.is_some() && route.settings.mode != Mode::Reencrypt {
+        findings.push(finding(
+            Severity::Note,
+            &name,
+            "it says how the backend is verified, but its mode does not encrypt towards the backend",
+            "use mode reencrypt",
+        ));
+    }
+}
+
+/// Some of the other names that a browser may take for the same server.
+fn names_sharing(route: &Route, snapshot: &Snapshot) -> String {
+    let Some(shared) = certificate_for(&route.name, &snapshot.certificates) else {
+        return String::new();
+    };
+    let mut others = snapshot
+        .routes
+        .iter_after(None)
+        .filter(|active| active.route.name != route.name && terminates(&active.route))
+        .filter(|active| {
+            certificate_for(&active.route.name, &snapshot.certificates)
+                .is_some_and(|certificate| certificate.sha256() == shared.sha256())
+        })
+        .map(|active| active.route.name.to_string());
+    let mut listed: Vec<String> = others.by_ref().take(NAMES_LISTED).collect();
+    if others.next().is_some() {
+        listed.push("others".to_owned());
+    }
+    match listed.is_empty() {
+        true => shared.names().join(", "),
+        false => listed.join(", "),
+    }
+}
+
+fn expiry(certificate: &Certificate, now: i64) -> Option<Finding> {
+    let left = certificate.not_after().saturating_sub(now);
+    let subject = certificate.names().first().cloned().unwrap_or_default();
+    let (severity, message) = match left {
+        ..0 => (Severity::Danger, "its certificate has expired".to_owned()),
+        0..EXPIRES_SOON => {
+            (Severity::Danger, format!("its certificate ends in {} hours", left / 3600))
+        }
+        EXPIRES_SOON..EXPIRES_LATER => {
+            (Severity::Warning, format!("its certificate ends in {} days", left / DAY))
+        }
+        _ => return None,
+    };
+    Some(finding(severity, subject, message, "renew it and use tlstunnel-ctl cert set"))
+}
+
+/// Whether clients without a server name, such as scanners that try addresses, reach a backend.
+fn unnamed_clients(snapshot: &Snapshot) -> Option<Finding> {
+    let route = snapshot.routes.lookup(None).route?;
+    if route.route.settings.mode == Mode::Reject {
+        return None;
+    }
+    let advice = match route.route.name {
+        RouteName::Default => {
+            "if that is not meant: tlstunnel-ctl add no-sni --mode reject keeps them out"
+        }
+        _ => "if that is not meant: remove the route no-sni, or give it mode reject",
+    };
+    Some(finding(
+        Severity::Note,
+        route.route.name.to_string(),
+        "clients that send no server name, such as scanners of addresses, reach a backend and see a certificate with \
+         its names",
+        advice,
+    ))
+}
+
+fn finding(
+    severity: Severity,
+    subject: impl Into<String>,
+    message: impl Into<String>,
+    advice: impl Into<String>,
+) -> Finding {
+    Finding { severity, subject: subject.into(), message: message.into(), advice: advice.into() }
+}

@@ -1,0 +1,68 @@
+//! Each request and who answers it.
+
+use config_proto::message::{CertificateList, KeyList, Refusal, RefusalCode, Request};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Control;
+use crate::config::refuse;
+
+impl Control {
+    /// Does what the holder of the key `author` asks. Whether the key may ask for it has been decided already.
+    ///
+    /// # Errors
+    /// The refusal that the client sees.
+    pub(super) async fn dispatch(&self, author: &str, request: Request) -> Result<Value, Refusal> {
+        let configuration = &self.configuration;
+        match request {
+            Request::Add { name, settings, replace } => {
+                json(configuration.add(author, &name, settings, replace).await?)
+            }
+            Request::Remove { name } => json(configuration.remove(author, &name).await?),
+            Request::List { filter, after, limit } => {
+                json(self.list(filter.as_deref(), after.as_ref(), limit))
+            }
+            Request::Show { name } => json(self.show(&name)?),
+            Request::Status => json(self.status().await?),
+            Request::History { before, limit } => json(configuration.history(before, limit).await?),
+            Request::Diff { from, to } => json(configuration.diff(from, to).await?),
+            Request::Rollback { generation } => {
+                json(configuration.rollback(author, generation).await?)
+            }
+            Request::Apply { document, dry_run, confirm_seconds } => {
+                json(configuration.apply(author, document, dry_run, confirm_seconds).await?)
+            }
+            Request::Confirm { generation } => {
+                json(configuration.confirm(author, generation).await?)
+            }
+            Request::Why { name, from } => json(self.why(name.as_deref(), from)?),
+            Request::Check => json(self.check()),
+            Request::CertList => {
+                json(CertificateList { certificates: configuration.certificates() })
+            }
+            Request::CertSet { chain_pem, key_pem } => {
+                json(configuration.set_certificate(author, chain_pem, key_pem).await?)
+            }
+            Request::KeyAdd { id, role } => json(configuration.add_key(author, &id, role).await?),
+            Request::KeyList => json(KeyList { keys: configuration.keys().list() }),
+            Request::KeyRemove { id } => json(configuration.remove_key(author, &id).await?),
+            Request::Top { limit } => json(self.top(limit)),
+            // A later version of the vocabulary has requests that this one does not know.
+            _ => Err(refuse(
+                RefusalCode::Malformed,
+                "this gateway does not know that request",
+                "gateway and tlstunnel-ctl may be of different versions",
+            )),
+        }
+    }
+}
+
+fn json<T: Serialize>(answer: T) -> Result<Value, Refusal> {
+    serde_json::to_value(answer).map_err(|error| {
+        refuse(
+            RefusalCode::Internal,
+            format!("the answer cannot be written: {error}"),
+            "the gateway's log says more",
+        )
+    })
+}

@@ -1,0 +1,164 @@
+//! Who was refused at the control port, counted by reason, and how long the next attempt of the same client must wait.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::counters::Counter;
+use crate::live::ClientKey;
+
+/// Failures of one client that cost it nothing: a typing mistake, an old key.
+pub const FREE_FAILURES: u32 = 5;
+/// The wait after the first failure that costs; it doubles with each further one.
+pub const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// The longest wait.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Failures are forgotten this long after the last one.
+pub const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// Clients whose failures are remembered; the longest-silent one makes room.
+pub const MAX_REMEMBERED: usize = 4096;
+
+/// Reasons beside those of the protocol itself.
+const OWN_REASONS: [&str; 7] =
+    [OVER_CAP, BACK_OFF, V1_OFF, FORBIDDEN, MALFORMED_REQUEST, KEY_REMOVED, UNDECODABLE];
+
+/// Too many control connections are open.
+pub(super) const OVER_CAP: &str = "over_cap";
+/// The client failed too often lately.
+pub(super) const BACK_OFF: &str = "back_off";
+/// The client speaks v1, which is off.
+pub(super) const V1_OFF: &str = "v1_off";
+/// The key's role does not allow the request.
+pub(super) const FORBIDDEN: &str = "forbidden";
+/// The holder of a key sent what is no request.
+pub(super) const MALFORMED_REQUEST: &str = "malformed_request";
+/// The connection's key was removed.
+pub(super) const KEY_REMOVED: &str = "key_removed";
+/// A v1 request whose DER is not understood.
+const UNDECODABLE: &str = "undecodable";
+
+/// Refusals by reason.
+#[derive(Debug)]
+pub struct Refusals {
+    by_reason: BTreeMap<&'static str, Counter>,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        let protocol = config_proto::v2::server::Refused::ALL.iter().map(|reason| reason.as_str());
+        let by_reason =
+            protocol.chain(OWN_REASONS).map(|reason| (reason, Counter::default())).collect();
+        Self { by_reason }
+    }
+}
+
+impl Refusals {
+    /// Counts one.
+    pub fn count(&self, reason: &'static str) {
+        if let Some(counter) = self.by_reason.get(reason) {
+            counter.add_one();
+        }
+    }
+
+    /// Every reason and how often it was given.
+    pub fn totals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.by_reason.iter().map(|(reason, counter)| (*reason, counter.value()))
+    }
+}
+
+/// Remembers who failed.
+#[derive(Debug, Default)]
+pub(super) struct BackOff {
+    failures: Mutex<HashMap<ClientKey, Failures>>,
+}
+
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    last: Instant,
+    wait: Duration,
+}
+
+impl BackOff {
+    /// Whether this client may try now.
+    pub(super) fn allows(&self, client: IpAddr, now: Instant) -> bool {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures
+            .get(&ClientKey::from(client))
+            .is_none_or(|failed| now.saturating_duration_since(failed.last) >= failed.wait)
+    }
+
+    /// This client failed.
+    pub(super) fn failed(&self, client: IpAddr, now: Instant) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = ClientKey::from(client);
+        if failures.len() >= MAX_REMEMBERED && !failures.contains_key(&client) {
+            failures.retain(|_, f| now.saturating_duration_since(f.last) < FORGET_AFTER);
+            let oldest = failures.iter().min_by_key(|(_, f)| f.last).map(|(client, _)| *client);
+            if let Some(oldest) = oldest.filter(|_| failures.len() >= MAX_REMEMBERED) {
+                failures.remove(&oldest);
+            }
+        }
+        let entry = failures.entry(client).or_insert(Failures {
+            count: 0,
+            last: now,
+            wait: Duration::ZERO,
+        });
+        if now.saturating_duration_since(entry.last) >= FORGET_AFTER {
+            entry.count = 0;
+        }
+        entry.count = entry.count.saturating_add(1);
+        entry.last = now;
+        entry.wait = match entry.count.checked_sub(FREE_FAILURES + 1) {
+            None => Duration::ZERO,
+            Some(doublings) => FIRST_WAIT.saturating_mul(1 << doublings.min(16)).min(LONGEST_WAIT),
+        };
+    }
+
+    /// This client proved a key.
+    pub(super) fn succeeded(&self, client: IpAddr) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.remove(&ClientKey::from(client));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_end_and_are_forgiven() {
+        let back_off = BackOff::default();
+        let client = IpAddr::from([192, 0, 2, 1]);
+        let start = Instant::now();
+        for _ in 0..FREE_FAILURES {
+            back_off.failed(client, start);
+            assert!(back_off.allows(client, start));
+        }
+        back_off.failed(client, start);
+        assert!(!back_off.allows(client, start));
+        assert!(back_off.allows(client, start + FIRST_WAIT));
+        back_off.failed(client, start);
+        assert!(!back_off.allows(client, start + FIRST_WAIT));
+        for _ in 0..100 {
+            back_off.failed(client, start);
+        }
+        assert!(back_off.allows(client, start + LONGEST_WAIT));
+        assert!(back_off.allows(IpAddr::from([192, 0, 2, 2]), start));
+        back_off.succeeded(client);
+        assert!(back_off.allows(client, start));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_recent_failures_stay() {
+        let back_off = BackOff::default();
+        let start = Instant::now();
+        for n in 0..u32::try_from(MAX_REMEMBERED).unwrap() + 500 {
+            back_off.failed(IpAddr::from(n.to_be_bytes()), start + Duration::from_millis(n.into()));
+        }
+        let failures = back_off.failures.lock().unwrap();
+        assert_eq!(failures.len(), MAX_REMEMBERED);
+        assert!(!failures.contains_key(&ClientKey::from(IpAddr::from([0, 0, 0, 0]))));
+    }
+}
