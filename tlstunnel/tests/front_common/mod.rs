@@ -1,6 +1,6 @@
 //! A gateway in a thread of its own (one single-threaded runtime, as in production), backends, and clients that
 //! misbehave in chosen ways. Tests themselves are plain blocking code.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -207,6 +207,21 @@ impl Write for LogWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Names the file of the authority to a process of clients.
+pub const PATH_CA: &str = "FRONT_CA_FILE";
+
+/// A client configuration in a process of clients.
+pub fn client_trusting() -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let pem = std::fs::read(std::env::var_os(PATH_CA).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+    ClientConfig::builder_with_provider(Arc::clone(tlstunnel::tls::provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 pub type Tls<S = TcpStream> = StreamOwned<ClientConnection, S>;
