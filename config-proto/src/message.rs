@@ -10,6 +10,8 @@ use crate::model::{Document, Route, RouteName};
 
 /// Most entries of one page of a list.
 pub const MAX_PAGE: u32 = 1000;
+/// Longest text of a refusal on the wire, in bytes; a longer one ends in `…`.
+pub const MAX_REFUSAL_TEXT: usize = 1024;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,6 +247,28 @@ pub struct Refusal {
     /// What to try next, when there is something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// The same refusal with texts of at most [`MAX_REFUSAL_TEXT`] bytes. Messages quote what the client sent, which can
+    /// be as long as a frame, and a refusal must always fit into one.
+    #[must_use]
+    pub fn shortened(&self) -> Self {
+        Self {
+            code: self.code,
+            message: shortened(&self.message),
+            hint: self.hint.as_deref().map(shortened),
+        }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    if text.len() <= MAX_REFUSAL_TEXT {
+        return text.to_owned();
+    }
+    let room = MAX_REFUSAL_TEXT - '…'.len_utf8();
+    let fits = |(start, c): &(usize, char)| start + c.len_utf8() <= room;
+    text.char_indices().take_while(fits).map(|(_, c)| c).chain(['…']).collect()
 }
 
 /// The kinds of refusal.

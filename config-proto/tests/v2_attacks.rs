@@ -1,5 +1,5 @@
 //! What someone on the way can do to a v2 connection, each of it refused in bounded memory.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -9,9 +9,9 @@ use common::{
     CLIENT_NONCE, changed, connected, connected_with, feed, feed_client, key, lookup, new_server,
     new_server_with, remove,
 };
-use config_proto::message::{Changed, Reply, Request};
+use config_proto::message::{Changed, MAX_REFUSAL_TEXT, Reply, Request};
 use config_proto::v2::client::{Client, ClientError, RequestError};
-use config_proto::v2::server::{Limits, Refused, ReplyError, Server};
+use config_proto::v2::server::{Event, Limits, Refused, ReplyError, Server};
 use config_proto::v2::{
     FRAME_OVERHEAD, MAGIC, MAX_CLIENT_HELLO_LEN, MAX_FRAME_BYTES, UNAUTHENTICATED,
 };
@@ -471,4 +471,36 @@ fn replies_are_written_in_their_turn_and_within_the_limit() {
     ));
     let (seq, _) = client.request(&remove("c")).unwrap();
     assert_eq!(seq, 3, "a request that was not written takes no number");
+}
+
+#[test]
+fn a_refusal_that_quotes_a_huge_request_fits_into_a_frame() {
+    let (mut client, mut server, _) = connected();
+    let huge = "\u{1}ü".repeat(100_000);
+    for request in
+        [serde_json::json!({"op": huge}), serde_json::json!({"op": "remove", "name": huge})]
+    {
+        let (seq, frame) = client.request_json(&request).unwrap();
+        let mut events = server.feed(&frame, Instant::now(), &lookup);
+        let refusal = match events.pop().unwrap() {
+            Event::Malformed { refusal, .. } => refusal,
+            Event::Request(received) => {
+                let scoped = "names:*.a.b".parse().unwrap();
+                config_proto::access::permits(&scoped, &received.request, None).unwrap_err()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert!(refusal.message.len() > MAX_REFUSAL_TEXT);
+        let frame = server.reply::<()>(seq, &Reply::Error(refusal)).unwrap();
+        assert!(frame.len() < 16 << 10, "{}", frame.len());
+        let reply = feed_client(&mut client, &frame).replies.remove(0);
+        match reply.into_reply::<()>().unwrap() {
+            Reply::Error(refusal) => {
+                assert!(
+                    refusal.message.len() <= MAX_REFUSAL_TEXT && refusal.message.ends_with('…')
+                );
+            }
+            Reply::Ok(()) => panic!("not refused"),
+        }
+    }
 }

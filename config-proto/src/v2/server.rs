@@ -27,7 +27,8 @@ const DECOY_SECRET: [u8; MIN_SECRET_LEN] = [0; MIN_SECRET_LEN];
 /// What a client may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest frame in bytes, in both directions, with its overhead ([`MAX_FRAME_BYTES`]).
+    /// The longest frame in bytes, in both directions, with its overhead ([`MAX_FRAME_BYTES`]). With 16 KiB or more,
+    /// every refusal fits.
     pub max_frame: usize,
     /// From the start of the connection to the client's proof ([`HANDSHAKE_TIME`]).
     pub handshake: Duration,
@@ -217,8 +218,11 @@ impl Server {
         }
         let keys = &state.keys.server;
         let place = Place { key: &keys.seal, sequence: seq, kind: Kind::Reply };
-        let body = body::encode(reply, place)
-            .map_err(|e: CannotEncode| ReplyError::Encode(e.to_string()))?;
+        let body = match reply {
+            Reply::Ok(_) => body::encode(reply, place),
+            Reply::Error(refusal) => body::encode(&Reply::<()>::Error(refusal.shortened()), place),
+        }
+        .map_err(|e: CannotEncode| ReplyError::Encode(e.to_string()))?;
         let bytes = frame::emit(&*keys.mac, seq, Kind::Reply, &body, max)
             .map_err(|bytes| ReplyError::TooLong { bytes, max })?;
         state.next_reply += 1;
