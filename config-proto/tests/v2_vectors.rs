@@ -126,7 +126,7 @@ fn authentic_frames_that_are_no_request_are_answered_and_the_connection_goes_on(
     }
 }
 
-/// The file is what its generator writes, and `PROTOCOL.md` shows the same bytes.
+/// The bytes in `PROTOCOL.md` are those of the file, so that neither can drift from the other.
 #[test]
 fn the_specification_shows_these_vectors() {
     let vectors = Vectors::load();
