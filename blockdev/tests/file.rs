@@ -158,3 +158,37 @@ fn a_file_is_created_sparse_and_private_and_keeps_its_size() {
     assert_eq!(device.capacity(), 65 << 20);
     assert!(FileDevice::open(folder.path()).is_err());
 }
+
+/// A loop device stands for a disk; making one needs root and losetup.
+#[test]
+fn a_raw_block_device_has_its_own_sectors_and_one_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let backing = folder.path().join("disk");
+    std::fs::File::create(&backing).unwrap().set_len(CAPACITY).unwrap();
+    let made = Command::new("losetup")
+        .args(["--find", "--show", "--sector-size", "4096"])
+        .arg(&backing)
+        .output();
+    let Some(output) = made.ok().filter(|output| output.status.success()) else {
+        assert!(std::env::var("REQUIRE_PEERS").is_err(), "no loop device could be made");
+        println!("skipped: making a loop device needs root and losetup");
+        return;
+    };
+    let disk = Loop(String::from_utf8(output.stdout).unwrap().trim().to_owned());
+    let device = Arc::new(FileDevice::open(&disk.0).unwrap());
+    assert_eq!((device.sector_size(), device.capacity()), (4096, CAPACITY));
+    assert!(matches!(FileDevice::open(&disk.0), Err(DeviceError::Locked(_))));
+    assert!(matches!(device.write(512, &[0; 512]), Err(DeviceError::Range { .. })));
+    assert!(device.extend_to(2 * CAPACITY).is_err());
+    apply_to_store(&open(device.clone()), &transaction(7)).unwrap();
+    drop(device);
+    assert_eq!(number_in(&open(Arc::new(FileDevice::open(&disk.0).unwrap()))), 7);
+}
+
+struct Loop(String);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
