@@ -3,7 +3,7 @@
 //!
 //! # The way of a request
 //!
-//! The caller accepts a connection and reads its first bytes → [`sniff`] tells v1 from v2 → the server of that version
+//! The caller accepts a connection and reads its first bytes → [`mod@sniff`] tells v1 from v2 → the server of that version
 //! takes bytes in any pieces and gives back requests, or the reason why it refuses to → [`access::permits`] → the caller
 //! does what was asked → the server turns the result into bytes. A client goes the same way in the mirror.
 //!
