@@ -3,7 +3,7 @@
 
 mod front_common;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
@@ -77,22 +77,28 @@ fn headers_of_strangers_are_no_headers() {
 #[test]
 fn a_stop_accepts_what_is_in_the_queue() {
     let gateway = Gateway::new(Limits::default());
-    let listener = listen::bind(([127, 0, 0, 1], 0).into(), true).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut clients: Vec<TcpStream> = (0..50).map(|_| tcp(address)).collect();
+    let bind = || listen::bind(([127, 0, 0, 1], 0).into(), true).unwrap();
+    let (https, http) = (bind(), bind());
+    let addresses = [https.local_addr().unwrap(), http.local_addr().unwrap()];
+    let mut clients: Vec<TcpStream> = addresses.iter().cycle().take(50).map(|&a| tcp(a)).collect();
     gateway.phase.send_replace(Phase::Draining);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        listen::run_https(Arc::clone(&gateway), listener, HttpsSettings::default()).await.unwrap();
-        // The loop is over and the socket closed; the connections are open.
+        let (a, b) = tokio::join!(
+            listen::run_https(Arc::clone(&gateway), https, HttpsSettings::default()),
+            listen::run_http(Arc::clone(&gateway), http, HttpSettings::default()),
+        );
+        a.and(b).unwrap();
+        // The loops are over and the sockets closed; the connections are open.
         assert_eq!(gateway.live.open(), 50);
-        std::net::TcpStream::connect(address).unwrap_err();
+        for address in addresses {
+            TcpStream::connect(address).unwrap_err();
+        }
         let served = tokio::task::spawn_blocking(move || {
-            for client in &mut clients {
-                client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-                let mut status = [0; 12];
-                client.read_exact(&mut status).unwrap();
-                assert_eq!(&status, b"HTTP/1.1 400");
+            for (i, client) in clients.iter_mut().enumerate() {
+                client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+                let expected = if i % 2 == 0 { b"HTTP/1.1 400" } else { b"HTTP/1.1 301" };
+                assert_eq!(&read_all(client)[..12], expected);
             }
         });
         served.await.unwrap();
@@ -199,4 +205,55 @@ fn run_out_of_descriptors() {
     let mut stream = world.wait("descriptors", |world| TcpStream::connect(world.http).ok());
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     assert_eq!(&read_all(&mut stream)[..12], b"HTTP/1.1 301");
+}
+
+/// Set in the process that inherits its listener.
+const INHERITS: &str = "FRONT_INHERITS";
+
+/// Runs itself again with a listening socket as descriptors 3 and 4, as systemd would.
+#[test]
+fn inherited_listeners_are_taken_over() {
+    if std::env::var_os(INHERITS).is_some() {
+        return serve_inherited();
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let script = "exec 3<&0 4<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\"";
+    let mut child = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "inherited_listeners_are_taken_over", "--nocapture"])
+        .env(INHERITS, "1")
+        .env("LISTEN_FDNAMES", "https:http")
+        .stdin(std::os::fd::OwnedFd::from(listener))
+        .spawn()
+        .unwrap();
+    let mut stream = tcp(address);
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(&read_all(&mut stream)[..12], b"HTTP/1.1 400");
+    assert!(child.wait().unwrap().success());
+}
+
+/// Takes the listeners over and serves TLS until the first connection was told that it should speak TLS.
+fn serve_inherited() {
+    let mut inherited = listen::Inherited::take().unwrap();
+    let sizes = (inherited.https.len(), inherited.http.len(), inherited.control.len());
+    assert_eq!(sizes, (1, 1, 0));
+    let gateway = Gateway::new(Limits::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let serving = listen::run_https(
+            Arc::clone(&gateway),
+            inherited.https.remove(0),
+            HttpsSettings::default(),
+        );
+        let stop = async {
+            while gateway.counters.hello_malformed.value() == 0 || gateway.live.open() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            gateway.phase.send_replace(Phase::Draining);
+        };
+        let (served, ()) = tokio::join!(serving, stop);
+        served.unwrap();
+    });
 }

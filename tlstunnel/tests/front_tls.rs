@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use config_proto::model::{FailureAnswer, Mode, RouteSettings};
+use config_proto::model::{BackendTls, FailureAnswer, Mode, RouteSettings};
 use front_common::{World, backend, echo, greeting, nobody, peer, read_all, read_text, tls};
 use rustls::{AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion, version};
 
@@ -176,6 +176,81 @@ fn passthrough_replays_the_hello_to_a_tls_backend() {
     assert_eq!(greeting(&mut client), "hello from inner\n");
     echo(&mut client, "through both");
     assert!(tls(outer.client(&[]), "p.example.org", outer.tcp()).is_err(), "outer's certificate");
+}
+
+#[test]
+fn reencrypt_verifies_the_backend() {
+    let inner = World::new();
+    inner.route("r.example.org", &[backend("inner")], RouteSettings::default());
+    let outer = World::new();
+    let trusting = |ca: &str| RouteSettings {
+        backend_tls: Some(BackendTls { ca: Some(ca.to_owned()), ..BackendTls::default() }),
+        ..settings(Mode::Reencrypt)
+    };
+    outer.route("r.example.org", &[inner.https], trusting(&inner.ca.chain_pem));
+    let mut client = outer.tls("r.example.org", &[]).unwrap();
+    assert_eq!(greeting(&mut client), "hello from inner\n");
+    echo(&mut client, "decrypted and encrypted again");
+    outer.route("r.example.org", &[inner.https], trusting(&outer.ca.chain_pem));
+    let mut client = outer.tls("r.example.org", &[]).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(
+        read_text(&mut client).starts_with("HTTP/1.1 502 "),
+        "an authority that is not trusted"
+    );
+}
+
+#[test]
+fn client_certificates_are_asked_for_by_the_route_and_by_it_alone() {
+    let world = World::new();
+    let with_ca =
+        RouteSettings { client_ca: Some(world.ca.chain_pem.clone()), ..settings(Mode::Terminate) };
+    let b = backend("b");
+    world.route("m.example.org", &[b], RouteSettings::default());
+    for version in [&version::TLS13, &version::TLS12] {
+        world.route("m.example.org", &[b], RouteSettings::default());
+        let nameless = world.client_with(&[], &[version]);
+        let ask =
+            |config: &rustls::ClientConfig| -> std::io::Result<(String, Option<HandshakeKind>)> {
+                let mut client = tls(config.clone(), "m.example.org", world.tcp())?;
+                let mut line = String::new();
+                std::io::BufRead::read_line(&mut std::io::BufReader::new(&mut client), &mut line)?;
+                Ok((line, client.conn.handshake_kind()))
+            };
+        ask(&nameless).unwrap();
+        assert_eq!(ask(&nameless).unwrap().1, Some(HandshakeKind::Resumed));
+        // The client holds tickets from before; they must not carry it past the new check.
+        world.route("m.example.org", &[b], with_ca.clone());
+        let error = ask(&nameless).unwrap_err();
+        assert!(
+            is_alert(&error, AlertDescription::CertificateRequired)
+                || is_alert(&error, AlertDescription::HandshakeFailure)
+                || error.kind() == std::io::ErrorKind::ConnectionReset,
+            "{version:?}: {error}"
+        );
+        let named = world.client_with_certificate(&[version]);
+        assert_eq!(ask(&named).unwrap().0, "hello from b\n");
+    }
+    let line = world.wait("its line", |world| {
+        world.log().into_iter().find(|line| line["client_certificate"] == true)
+    });
+    assert_eq!(line["sni"], "m.example.org");
+    assert_eq!(world.gateway.counters.handshake_failures.value(), 2);
+}
+
+#[test]
+fn half_closes_pass_through_in_both_versions() {
+    let world = World::new();
+    world.route("*.example.org", &[backend("b")], RouteSettings::default());
+    for version in [&version::TLS13, &version::TLS12] {
+        let config = world.client_with(&[], &[version]);
+        let mut client = tls(config, "x.example.org", world.tcp()).unwrap();
+        client.write_all(&[b'x'; 100_000]).unwrap();
+        client.conn.send_close_notify();
+        client.flush().unwrap();
+        // The backend still answers everything after the client's end.
+        assert_eq!(read_all(&mut client).len(), "hello from b\n".len() + 100_000);
+    }
 }
 
 #[test]

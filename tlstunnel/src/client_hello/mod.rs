@@ -71,13 +71,13 @@ pub enum HelloError {
     /// The connection failed.
     #[error("reading the ClientHello failed: {0}")]
     Io(io::Error),
-    /// The client speaks HTTP without TLS. Holds the bytes that were read, at most [`framing::HEADER`] of them.
+    /// The client speaks HTTP without TLS.
     #[error("the client speaks HTTP without TLS")]
     PlainHttp,
     /// The bytes are no ClientHello.
     #[error("{0}")]
     Malformed(Malformed),
-    /// rustls refuses the ClientHello. Holds the TLS records with its alert.
+    /// rustls refuses the ClientHello.
     #[error("the ClientHello is refused: {reason}")]
     Refused {
         /// What rustls says.

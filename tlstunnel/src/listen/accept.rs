@@ -127,7 +127,11 @@ fn tune(stream: &TcpStream, keepalive: Duration) {
         tracing::debug!(%error, "TCP_NODELAY refused");
     }
     if !keepalive.is_zero() {
-        let probes = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 4);
+        // The kernel counts in whole seconds and refuses zero.
+        let second = Duration::from_secs(1);
+        let probes = TcpKeepalive::new()
+            .with_time(keepalive.max(second))
+            .with_interval((keepalive / 4).max(second));
         if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
             tracing::debug!(%error, "TCP keep-alive refused");
         }
@@ -154,11 +158,33 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 /// Says what goes wrong, rarely enough that saying it is no trouble of its own.
 #[derive(Debug, Default)]
 struct Trouble {
+    accepting: Quiet,
+    over_cap: Quiet,
+}
+
+impl Trouble {
+    fn note(&mut self, error: &io::Error) {
+        if let Some(times) = self.accepting.due() {
+            tracing::warn!(%error, times, "accepting a connection failed");
+        }
+    }
+
+    fn note_over_cap(&mut self, over: OverCap) {
+        if let Some(times) = self.over_cap.due() {
+            tracing::warn!(reason = %over, times, "a connection was refused");
+        }
+    }
+}
+
+/// Lets one line through in [`LOG_EVERY`].
+#[derive(Debug, Default)]
+struct Quiet {
     last_line: Option<Instant>,
     since: u64,
 }
 
-impl Trouble {
+impl Quiet {
+    /// How often it has happened since the last line, if it is time for the next.
     fn due(&mut self) -> Option<u64> {
         self.since += 1;
         let now = Instant::now();
@@ -167,17 +193,5 @@ impl Trouble {
         }
         self.last_line = Some(now);
         Some(std::mem::take(&mut self.since))
-    }
-
-    fn note(&mut self, error: &io::Error) {
-        if let Some(times) = self.due() {
-            tracing::warn!(%error, times, "accepting a connection failed");
-        }
-    }
-
-    fn note_over_cap(&mut self, over: OverCap) {
-        if let Some(times) = self.due() {
-            tracing::warn!(reason = %over, times, "a connection was refused");
-        }
     }
 }

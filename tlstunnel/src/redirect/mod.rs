@@ -55,6 +55,8 @@ async fn serve(
     let rules = Rules { https_port, challenges: &gateway.challenges };
     let mut phase = gateway.phase.subscribe();
     let mut buffer = Vec::new();
+    // Who is connected gets an answer even if the gateway is stopping; who is idle after one is let go.
+    let mut waits_until = Phase::Ended;
     for remaining in (0..MAX_REQUESTS).rev() {
         let deadline = Instant::now() + gateway.limits.http_head;
         let head = read_head(&mut stream, &mut buffer, gateway.limits.http_head_bytes, rules);
@@ -66,14 +68,15 @@ async fn serve(
                 },
                 Err(_) => return Ok(()),
             },
-            _ = phase.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
+            _ = phase.wait_for(|phase| *phase >= waits_until) => return Ok(()),
         };
         match answer.kind {
             Kind::Redirect => gateway.counters.redirects.add_one(),
             Kind::Refused => gateway.counters.http_refused.add_one(),
             Kind::Challenge => {}
         }
-        answer.close |= remaining == 0;
+        answer.close |= remaining == 0 || *phase.borrow() != Phase::Serving;
+        waits_until = Phase::Draining;
         let bytes = answer.to_bytes();
         live.bytes_out.add(u64::try_from(bytes.len()).unwrap_or(0));
         if answer.close {

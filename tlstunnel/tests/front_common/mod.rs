@@ -2,10 +2,11 @@
 //! misbehave in chosen ways. Tests themselves are plain blocking code.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -51,14 +52,7 @@ impl World {
         let thread = std::thread::spawn({
             let (gateway, log) = (Arc::clone(&gateway), Arc::clone(&log));
             move || {
-                let writer = move || LogWriter(Arc::clone(&log));
-                let subscriber = tracing_subscriber::fmt()
-                    .json()
-                    .flatten_event(true)
-                    .with_max_level(tracing::Level::INFO)
-                    .with_writer(writer)
-                    .finish();
-                let _guard = tracing::subscriber::set_default(subscriber);
+                log_to(log);
                 let runtime =
                     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
@@ -143,6 +137,25 @@ impl World {
         config
     }
 
+    /// A client that shows a certificate of the world's authority.
+    pub fn client_with_certificate(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
+        let ca_key = rcgen::KeyPair::from_pem(&self.ca.key_pem).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_pem(&self.ca.chain_pem, ca_key).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["client.example".into()]).unwrap();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let chain = vec![params.signed_by(&key, &issuer).unwrap().der().clone()];
+        ClientConfig::builder_with_provider(Arc::clone(tlstunnel::tls::provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(chain, key.serialize_der().try_into().unwrap())
+            .unwrap()
+    }
+
     /// A plain connection to the https port.
     pub fn tcp(&self) -> TcpStream {
         tcp(self.https)
@@ -196,11 +209,35 @@ impl Drop for World {
     }
 }
 
-struct LogWriter(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// The log of the world whose gateway runs in this thread.
+    static LOG: RefCell<Option<Arc<Mutex<Vec<u8>>>>> = const { RefCell::new(None) };
+}
+
+/// Sends what this thread logs to `log`. The subscriber is one for the process, because tracing remembers process-wide
+/// which events anybody wants, and worlds come and go in parallel.
+fn log_to(log: Arc<Mutex<Vec<u8>>>) {
+    static SUBSCRIBER: Once = Once::new();
+    LOG.set(Some(log));
+    SUBSCRIBER.call_once(|| {
+        tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(|| LogWriter)
+            .init();
+    });
+}
+
+struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LOG.with_borrow(|log| {
+            if let Some(log) = log {
+                log.lock().unwrap().extend_from_slice(bytes);
+            }
+        });
         Ok(bytes.len())
     }
 
