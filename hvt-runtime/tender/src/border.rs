@@ -1,0 +1,281 @@
+//! The border: one hypercall, from the guest's claims to the device and back.
+//!
+//! It needs no machine: a number, an address and memory are all that it gets, so tests and the fuzzer play the guest
+//! without KVM. Whatever they pass, the answer is [`Outcome`] or [`Misuse`], never a panic.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hvt_abi::hypercall::{self, BlockIo, Halt, NetIo, Poll, Puts, RESULT_INVALID, Walltime};
+use hvt_abi::{extension, hypercall as number};
+
+use crate::device::Devices;
+use crate::device::console::Console;
+use crate::memory::{GuestSpace, PointerFault};
+use crate::shutdown::Shutdown;
+
+/// What follows a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest goes on.
+    Resume,
+    /// The guest is done.
+    Halt {
+        /// Its status, of which the host sees the low eight bits.
+        status: i32,
+        /// Where a trap frame lies, readable, when the guest names one.
+        cookie: Option<u64>,
+    },
+}
+
+/// How a guest broke the rules of the border. It is ended for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misuse {
+    /// A structure or buffer is not where the guest may have it.
+    #[error("hypercall {call}: {part}: {fault}")]
+    Pointer {
+        /// Name of the call.
+        call: &'static str,
+        /// The structure itself, or which buffer.
+        part: &'static str,
+        /// What is wrong with it.
+        fault: PointerFault,
+    },
+    /// No such call, or one that was not negotiated.
+    #[error("there is no hypercall {0}, or the image did not ask for it")]
+    UnknownCall(u16),
+    /// An instruction that talks to a port which is not a call.
+    #[error("{direction} of {width} bytes at port {port:#x}, which is not a hypercall")]
+    BadPort {
+        /// The port.
+        port: u16,
+        /// How many bytes.
+        width: usize,
+        /// `output` or `input`.
+        direction: &'static str,
+    },
+}
+
+/// Serves the calls of one guest.
+#[derive(Debug)]
+pub struct Border {
+    space: Arc<GuestSpace>,
+    devices: Arc<Devices>,
+    console: Console,
+    shutdown: Shutdown,
+    /// The extensions that the guest was offered.
+    features: u32,
+    /// One for each network device, by `poll_handles`, and one for the shutdown event at the end.
+    poll_set: Vec<libc::pollfd>,
+    poll_handles: Vec<usize>,
+}
+
+impl Border {
+    /// A border between this memory and these devices.
+    #[must_use]
+    pub fn new(
+        space: Arc<GuestSpace>,
+        devices: Arc<Devices>,
+        console: Console,
+        shutdown: Shutdown,
+        features: u32,
+    ) -> Self {
+        let watch = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let poll_handles: Vec<_> = devices.nets().map(|(handle, _)| handle).collect();
+        let mut poll_set: Vec<_> =
+            devices.nets().map(|(_, net)| watch(net.as_fd().as_raw_fd())).collect();
+        poll_set.push(watch(shutdown.as_fd().as_raw_fd()));
+        Self { space, devices, console, shutdown, features, poll_set, poll_handles }
+    }
+
+    /// Whether the guest understands requests to stop.
+    #[must_use]
+    pub fn understands_shutdown(&self) -> bool {
+        self.features & extension::FEATURE_SHUTDOWN != 0
+    }
+
+    /// Everything that the border reads and writes through: descriptors, for the sandbox.
+    #[must_use]
+    pub fn descriptors(&self) -> BorderDescriptors {
+        BorderDescriptors {
+            console: self.console.as_fd().as_raw_fd(),
+            wake: self.shutdown.as_fd().as_raw_fd(),
+        }
+    }
+
+    /// Serves hypercall `call` with the structure at `address`.
+    ///
+    /// # Errors
+    /// [`Misuse`], for which the guest must be ended.
+    pub fn call(&mut self, call: u16, address: u64) -> Result<Outcome, Misuse> {
+        match call {
+            number::WALLTIME => self.walltime(address)?,
+            number::PUTS => self.puts(address)?,
+            number::POLL => self.poll(address)?,
+            number::BLOCK_WRITE => self.block(address, "block write", false)?,
+            number::BLOCK_READ => self.block(address, "block read", true)?,
+            number::NET_WRITE => self.net_write(address)?,
+            number::NET_READ => self.net_read(address)?,
+            number::HALT => return self.halt(address),
+            extension::BLOCK_FLUSH if self.features & extension::FEATURE_BLOCK_FLUSH != 0 => {
+                self.block_flush(address)?;
+            }
+            _ => return Err(Misuse::UnknownCall(call)),
+        }
+        Ok(Outcome::Resume)
+    }
+
+    fn walltime(&self, address: u64) -> Result<(), Misuse> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let nsecs = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.space.write(address, Walltime { nsecs }).map_err(structure("walltime"))
+    }
+
+    fn puts(&self, address: u64) -> Result<(), Misuse> {
+        let Puts { data, len } = self.space.read(address).map_err(structure("puts"))?;
+        let text = self.space.readable(data, len).map_err(buffer("puts"))?;
+        self.console.put(&text);
+        Ok(())
+    }
+
+    fn poll(&mut self, address: u64) -> Result<(), Misuse> {
+        let mut poll: Poll = self.space.read(address).map_err(structure("poll"))?;
+        // Refused before the wait rather than after it.
+        self.space.writable(address, size_of::<Poll>() as u64).map_err(structure("poll"))?;
+        poll.ready_set = self.wait(Duration::from_nanos(poll.timeout_nsecs));
+        poll.ret = poll.ready_set.count_ones().try_into().unwrap_or(i32::MAX);
+        poll.pad = 0;
+        self.space.write(address, poll).map_err(structure("poll"))
+    }
+
+    /// Waits for a frame, a request to stop or the end of the time; the answer has a bit for each that is there.
+    fn wait(&mut self, timeout: Duration) -> u64 {
+        let start = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(start.elapsed());
+            for (slot, handle) in self.poll_set.iter_mut().zip(&self.poll_handles) {
+                let gone = self.devices.net(*handle as u64).is_none_or(|net| net.is_gone());
+                // The kernel skips an entry whose descriptor is negative.
+                slot.fd = if gone { -1 } else { slot.fd };
+            }
+            let ready = ppoll(&mut self.poll_set, left);
+            let mut set = 0;
+            for (slot, handle) in self.poll_set.iter().zip(&self.poll_handles) {
+                if slot.revents & libc::POLLIN != 0 {
+                    set |= 1 << handle;
+                } else if slot.revents != 0
+                    && let Some(net) = self.devices.net(*handle as u64)
+                {
+                    net.mark_gone();
+                }
+            }
+            if self.understands_shutdown() && self.shutdown.take() {
+                set |= extension::POLL_SHUTDOWN;
+            }
+            let end = Shutdown::must_end(self.understands_shutdown()).is_some();
+            if set != 0 || end || ready == 0 && start.elapsed() >= timeout {
+                return set;
+            }
+        }
+    }
+
+    fn block(&self, address: u64, call: &'static str, read: bool) -> Result<(), Misuse> {
+        let mut io: BlockIo = self.space.read(address).map_err(structure(call))?;
+        io.ret = match self.devices.block(io.handle) {
+            None => RESULT_INVALID,
+            // A range outside the device is refused before the buffer is looked at, as stock tenders do.
+            Some(device) if !device.contains(io.offset, io.len) => RESULT_INVALID,
+            Some(device) if read => {
+                let room = self.space.writable(io.data, io.len).map_err(buffer(call))?;
+                device.read(io.offset, &room)
+            }
+            Some(device) => {
+                let data = self.space.readable(io.data, io.len).map_err(buffer(call))?;
+                device.write(io.offset, &data)
+            }
+        };
+        io.pad = 0;
+        self.space.write(address, io).map_err(structure(call))
+    }
+
+    fn block_flush(&self, address: u64) -> Result<(), Misuse> {
+        let call = "block flush";
+        let mut flush: extension::BlockFlush = self.space.read(address).map_err(structure(call))?;
+        flush.ret = self.devices.block(flush.handle).map_or(RESULT_INVALID, |d| d.flush());
+        flush.pad = 0;
+        self.space.write(address, flush).map_err(structure(call))
+    }
+
+    fn net_write(&self, address: u64) -> Result<(), Misuse> {
+        let call = "net write";
+        let mut io: NetIo = self.space.read(address).map_err(structure(call))?;
+        io.ret = match self.devices.net(io.handle) {
+            None => RESULT_INVALID,
+            Some(device) => {
+                let frame = self.space.readable(io.data, io.len).map_err(buffer(call))?;
+                device.send(&frame)
+            }
+        };
+        io.pad = 0;
+        self.space.write(address, io).map_err(structure(call))
+    }
+
+    fn net_read(&self, address: u64) -> Result<(), Misuse> {
+        let call = "net read";
+        let mut io: NetIo = self.space.read(address).map_err(structure(call))?;
+        io.ret = match self.devices.net(io.handle) {
+            None => RESULT_INVALID,
+            Some(device) => {
+                let room = self.space.writable(io.data, io.len).map_err(buffer(call))?;
+                let (ret, len) = device.receive(&room);
+                if ret == hypercall::RESULT_OK {
+                    io.len = len;
+                }
+                ret
+            }
+        };
+        io.pad = 0;
+        self.space.write(address, io).map_err(structure(call))
+    }
+
+    fn halt(&self, address: u64) -> Result<Outcome, Misuse> {
+        let halt: Halt = self.space.read(address).map_err(structure("halt"))?;
+        let cookie = (halt.cookie != 0).then_some(halt.cookie);
+        if let Some(cookie) = cookie {
+            self.space.readable(cookie, hypercall::HALT_COOKIE_SIZE).map_err(buffer("halt"))?;
+        }
+        Ok(Outcome::Halt { status: halt.exit_status, cookie })
+    }
+}
+
+/// See [`Border::descriptors`].
+#[derive(Clone, Copy, Debug)]
+pub struct BorderDescriptors {
+    /// Standard output, or what stands for it.
+    pub console: i32,
+    /// What a signal handler writes to.
+    pub wake: i32,
+}
+
+fn structure(call: &'static str) -> impl Fn(PointerFault) -> Misuse {
+    move |fault| Misuse::Pointer { call, part: "its structure", fault }
+}
+
+fn buffer(call: &'static str) -> impl Fn(PointerFault) -> Misuse {
+    move |fault| Misuse::Pointer { call, part: "its buffer", fault }
+}
+
+/// How many entries have something; zero after the time, and also after a signal.
+fn ppoll(set: &mut [libc::pollfd], timeout: Duration) -> i32 {
+    let time = libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    for slot in set.iter_mut() {
+        slot.revents = 0;
+    }
+    let len = set.len() as libc::nfds_t;
+    // SAFETY: the pointer and the length are those of one slice that is borrowed for the call; the time lives as long.
+    unsafe { libc::ppoll(set.as_mut_ptr(), len, &raw const time, std::ptr::null()) }.max(0)
+}

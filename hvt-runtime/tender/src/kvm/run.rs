@@ -1,0 +1,169 @@
+//! The guest runs: leave the machine, serve what it left for, go back.
+
+use std::io;
+use std::sync::atomic::AtomicU8;
+
+use hvt_abi::hypercall::PORT_BASE;
+use kvm_ioctls::VcpuExit;
+
+use super::supervisor::{FAULT_PORT, Supervisor};
+use super::{KvmError, Machine, step};
+use crate::border::{Border, Misuse, Outcome};
+use crate::crash::{Crash, End, Fault, Registers};
+use crate::shutdown::{self, Shutdown};
+
+/// Ports from [`PORT_BASE`] that are hypercalls or may become some.
+const CALLS: u16 = 0x20;
+
+/// Why the machine was left, with nothing borrowed from it.
+enum Exit {
+    Output { port: u16, width: usize, value: u32 },
+    Input { port: u16, width: usize },
+    Interrupted,
+    Dead(String),
+}
+
+impl Machine {
+    /// Runs the guest until it ends.
+    ///
+    /// # Errors
+    /// When KVM fails, which no guest should be able to bring about.
+    pub fn run(&mut self, border: &mut Border) -> Result<End, KvmError> {
+        self.set_interruptible(true);
+        let end = self.run_until_end(border);
+        self.set_interruptible(false);
+        end
+    }
+
+    fn run_until_end(&mut self, border: &mut Border) -> Result<End, KvmError> {
+        loop {
+            if let Some(signal) = Shutdown::must_end(border.understands_shutdown()) {
+                return Ok(End::Signal(signal));
+            }
+            match self.enter()? {
+                Exit::Interrupted => self.vcpu.set_kvm_immediate_exit(0),
+                Exit::Output { port, width: 4, value }
+                    if (PORT_BASE..PORT_BASE + CALLS).contains(&port) =>
+                {
+                    match border.call(port - PORT_BASE, value.into()) {
+                        Ok(Outcome::Resume) => {}
+                        Ok(Outcome::Halt { status, cookie }) => {
+                            return Ok(End::Halted { status, cookie });
+                        }
+                        Err(misuse) => return Ok(End::Misused(misuse, self.registers()?)),
+                    }
+                }
+                Exit::Output { port: FAULT_PORT, width: 1, value } if self.is_in_stub()? => {
+                    let vector = value.to_le_bytes()[0];
+                    return self.fault(vector).map(End::Crashed);
+                }
+                Exit::Output { port, width, .. } => {
+                    let misuse = Misuse::BadPort { port, width, direction: "output" };
+                    return Ok(End::Misused(misuse, self.registers()?));
+                }
+                Exit::Input { port, width } => {
+                    let misuse = Misuse::BadPort { port, width, direction: "input" };
+                    return Ok(End::Misused(misuse, self.registers()?));
+                }
+                Exit::Dead(cause) => {
+                    let fault = Fault::Machine(cause);
+                    return Ok(End::Crashed(Crash { fault, registers: self.registers()? }));
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self) -> Result<Exit, KvmError> {
+        let dead = |text: String| Ok(Exit::Dead(text));
+        match self.vcpu.run() {
+            Ok(VcpuExit::IoOut(port, data)) => {
+                let value = data.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
+                Ok(Exit::Output { port, width: data.len(), value })
+            }
+            Ok(VcpuExit::IoIn(port, data)) => Ok(Exit::Input { port, width: data.len() }),
+            Ok(VcpuExit::Intr) => Ok(Exit::Interrupted),
+            Ok(VcpuExit::Hlt) => dead("the processor was halted, with nothing to wake it".into()),
+            Ok(VcpuExit::Shutdown) => dead("triple fault: a fault without a handler".into()),
+            Ok(VcpuExit::MmioWrite(address, data)) => dead(format!(
+                "write of {} bytes to {address:#x}, which is read-only or not memory",
+                data.len()
+            )),
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                dead(format!("read of {} bytes at {address:#x}, which is not memory", data.len()))
+            }
+            Ok(VcpuExit::FailEntry(reason, _)) => {
+                dead(format!("the processor refuses the guest's state (reason {reason:#x})"))
+            }
+            Ok(VcpuExit::InternalError) => {
+                dead("KVM can't go on with the guest (an instruction it can't emulate?)".into())
+            }
+            Ok(VcpuExit::MemoryFault { gpa, size, .. }) => {
+                dead(format!("access to {size} bytes at {gpa:#x}, which is not memory"))
+            }
+            Ok(other) => dead(format!("KVM left the guest with {other:?}")),
+            Err(error) => match error.errno() {
+                libc::EINTR | libc::EAGAIN => Ok(Exit::Interrupted),
+                libc::EFAULT => dead("access to memory that the host does not allow".into()),
+                _ => Err(KvmError::Call { call: "KVM_RUN", source: io::Error::from(error) }),
+            },
+        }
+    }
+
+    fn is_in_stub(&self) -> Result<bool, KvmError> {
+        if self.supervisor.is_none() {
+            return Ok(false);
+        }
+        let sregs = self.vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
+        let regs = self.vcpu.get_regs().map_err(step("KVM_GET_REGS"))?;
+        Ok(sregs.cs.selector & 3 == 0 && Supervisor::is_stub(regs.rip))
+    }
+
+    /// The crash that a stub tells of: registers as they were at the fault.
+    fn fault(&self, vector: u8) -> Result<Crash, KvmError> {
+        let mut registers = self.registers()?;
+        let stack = registers.rsp;
+        let seen =
+            self.supervisor.as_ref().and_then(|s| s.fault(vector, stack)).unwrap_or_default();
+        (registers.rax, registers.rip) = (seen.rax, seen.rip);
+        (registers.rsp, registers.rflags) = (seen.rsp, seen.rflags);
+        let fault = Fault::Exception { vector, error_code: seen.error_code };
+        Ok(Crash { fault, registers })
+    }
+
+    fn registers(&self) -> Result<Registers, KvmError> {
+        let r = self.vcpu.get_regs().map_err(step("KVM_GET_REGS"))?;
+        let s = self.vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
+        Ok(Registers {
+            rax: r.rax,
+            rbx: r.rbx,
+            rcx: r.rcx,
+            rdx: r.rdx,
+            rsi: r.rsi,
+            rdi: r.rdi,
+            rbp: r.rbp,
+            rsp: r.rsp,
+            r8: r.r8,
+            r9: r.r9,
+            r10: r.r10,
+            r11: r.r11,
+            r12: r.r12,
+            r13: r.r13,
+            r14: r.r14,
+            r15: r.r15,
+            rip: r.rip,
+            rflags: r.rflags,
+            cr2: s.cr2,
+            fs_base: s.fs.base,
+        })
+    }
+
+    /// Lets signals make the processor leave guest code, also between the look at the count and the entry.
+    fn set_interruptible(&mut self, on: bool) {
+        let byte = &raw mut self.vcpu.get_kvm_run().immediate_exit;
+        // SAFETY: the byte is in the page that KVM shares for this processor, which stays mapped as long as `self.vcpu`;
+        // the reference is taken back below before `run` returns, while `self` is still borrowed. It is only accessed
+        // atomically by the handler and by volatile-like stores here and in the kernel.
+        let byte: &'static AtomicU8 = unsafe { AtomicU8::from_ptr(byte) };
+        shutdown::set_interrupt(on.then_some(byte));
+    }
+}

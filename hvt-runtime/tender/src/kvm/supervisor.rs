@@ -1,0 +1,207 @@
+//! The pages that a ring-3 guest runs under and can't reach: page tables, GDT, IDT, fault stubs, TSS, one stack.
+//!
+//! They are in memory of their own, above 4 GiB where no hypercall can point, and the page tables map a few of them
+//! below 64 KiB for ring 0 only. A fault enters a stub there, which tells the tender its vector by an `out` to
+//! [`FAULT_PORT`] and never returns. Without stubs a fault would be a triple fault, after which some processors forget
+//! what happened.
+
+use hvt_abi::hypercall::PORT_BASE;
+use hvt_abi::ring::KICK_PORT;
+use vm_memory::{Bytes, MmapRegion, VolatileMemory};
+
+use super::KvmError;
+use super::paging::{Access, Tables, room_for};
+use crate::image::Rights;
+use crate::layout::Layout;
+
+/// Guest-physical address of these pages.
+pub(super) const SUPERVISOR_BASE: u64 = 4 << 30;
+/// The port by which a stub tells its vector. Only ring 0 may use it.
+pub(super) const FAULT_PORT: u16 = 0xf0;
+
+const PAGE: u64 = 4096;
+// Offsets in the region, and the addresses at which ring 0 sees them.
+const GDT: (u64, u64) = (0, 0x1000);
+const IDT: (u64, u64) = (PAGE, 0x2000);
+const STUBS: (u64, u64) = (2 * PAGE, 0x3000);
+const TSS: (u64, u64) = (3 * PAGE, 0x4000);
+const STACK: (u64, u64) = (4 * PAGE, 0x6000);
+const TABLES: u64 = 5 * PAGE;
+
+pub(super) const GDT_ADDRESS: u64 = GDT.1;
+pub(super) const GDT_LIMIT: u16 = 7 * 8 - 1;
+pub(super) const IDT_ADDRESS: u64 = IDT.1;
+pub(super) const IDT_LIMIT: u16 = 256 * 16 - 1;
+pub(super) const TSS_ADDRESS: u64 = TSS.1;
+pub(super) const TSS_LIMIT: u32 = 104 + BITMAP_LEN as u32 - 1;
+
+/// Selectors in the GDT.
+const KERNEL_CODE: u16 = 0x08;
+pub(super) const USER_CODE: u16 = 0x18 | 3;
+pub(super) const USER_DATA: u16 = 0x20 | 3;
+pub(super) const TASK: u16 = 0x28;
+
+/// Hypercalls 0 to 32 with the width of their `out`, and the ring's kick.
+const OPEN_PORTS: [std::ops::RangeInclusive<u16>; 2] =
+    [PORT_BASE..=PORT_BASE + 0x23, KICK_PORT..=KICK_PORT + 3];
+/// One bit a port up to the last open one, and the byte of ones that must follow.
+const BITMAP_LEN: usize = (KICK_PORT as usize + 3) / 8 + 2;
+
+/// The pages, filled.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    region: MmapRegion,
+    /// For CR3.
+    pub(super) root: u64,
+}
+
+/// What a stub saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) error_code: u64,
+    pub(super) rax: u64,
+    pub(super) rip: u64,
+    pub(super) rflags: u64,
+    pub(super) rsp: u64,
+}
+
+impl Supervisor {
+    pub(super) fn new(layout: &Layout) -> Result<Self, KvmError> {
+        let reach = layout.areas.iter().map(|area| area.pages.end).max().unwrap_or(0);
+        let size = usize::try_from(TABLES + room_for(reach)).unwrap_or(usize::MAX);
+        let region = MmapRegion::new(size).map_err(|e| KvmError::Memory(e.to_string()))?;
+        let mut tables = Tables::new(&region, SUPERVISOR_BASE, TABLES)?;
+        for area in &layout.areas {
+            let first = area.pages.start;
+            tables.map(area.pages.clone(), first, Access::Guest(area.rights))?;
+        }
+        for ((offset, address), rights) in [
+            (GDT, Rights::Read),
+            (IDT, Rights::Read),
+            (STUBS, Rights::Execute),
+            (TSS, Rights::Read),
+            (STACK, Rights::Write),
+        ] {
+            let pages = address..address + PAGE;
+            tables.map(pages, SUPERVISOR_BASE + offset, Access::Supervisor(rights))?;
+        }
+        let root = tables.root();
+        let supervisor = Self { region, root };
+        for (place, bytes) in
+            [(GDT, gdt().as_slice()), (IDT, &idt()), (STUBS, &stubs()), (TSS, &tss())]
+        {
+            supervisor.write(place.0, bytes)?;
+        }
+        Ok(supervisor)
+    }
+
+    pub(super) fn region(&self) -> &MmapRegion {
+        &self.region
+    }
+
+    /// Whether an address is in the stubs.
+    pub(super) fn is_stub(address: u64) -> bool {
+        (STUBS.1..STUBS.1 + PAGE).contains(&address)
+    }
+
+    /// Reads what the processor and the stub pushed, given the stack pointer in the stub.
+    pub(super) fn fault(&self, vector: u8, rsp: u64) -> Option<Fault> {
+        let mut at = rsp.checked_sub(STACK.1)?;
+        let mut pop = || {
+            let offset = usize::try_from(STACK.0 + at).ok().filter(|_| at <= PAGE - 8)?;
+            at += 8;
+            self.region.as_volatile_slice().read_obj::<u64>(offset).ok()
+        };
+        let rax = pop()?;
+        let error_code = if pushes_error_code(vector) { pop()? } else { 0 };
+        let rip = pop()?;
+        let _cs = pop()?;
+        Some(Fault { error_code, rax, rip, rflags: pop()?, rsp: pop()? })
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), KvmError> {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let slice = self.region.as_volatile_slice();
+        slice.write_slice(bytes, offset).map_err(|e| KvmError::Memory(e.to_string()))
+    }
+}
+
+/// AMD64 APM volume 2, section 8.2: the exceptions that push an error code.
+fn pushes_error_code(vector: u8) -> bool {
+    matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
+}
+
+/// Code and data for both rings, with the accessed bit set, and the task's descriptor of 16 bytes (section 4.8).
+fn gdt() -> Vec<u8> {
+    let task = TSS_LIMIT as u64 | TSS_ADDRESS << 16 | 0x8b << 40;
+    let entries: [u64; 7] = [
+        0,
+        0x00af_9b00_0000_ffff,
+        0x00cf_9300_0000_ffff,
+        0x00af_fb00_0000_ffff,
+        0x00cf_f300_0000_ffff,
+        task,
+        0,
+    ];
+    entries.iter().flat_map(|entry| entry.to_le_bytes()).collect()
+}
+
+/// Every vector enters its stub at ring 0 on the interrupt stack (section 4.8.4).
+fn idt() -> Vec<u8> {
+    let gate = |vector: u64| {
+        let stub = STUBS.1 + vector * 16;
+        let low = stub & 0xffff | u64::from(KERNEL_CODE) << 16 | 1 << 32 | 0x8e << 40;
+        [low, 0]
+    };
+    (0..256).flat_map(gate).flat_map(u64::to_le_bytes).collect()
+}
+
+/// `push rax; mov al, VECTOR; out FAULT_PORT, al; hlt; jmp` back to the `hlt`.
+fn stubs() -> Vec<u8> {
+    let port = FAULT_PORT.to_le_bytes()[0];
+    let stub = |vector: u8| {
+        let mut code = [0xcc; 16];
+        code[..8].copy_from_slice(&[0x50, 0xb0, vector, 0xe6, port, 0xf4, 0xeb, 0xfd]);
+        code
+    };
+    (0..=255).flat_map(stub).collect()
+}
+
+/// The task state (section 12.2.5): the interrupt stack and the ports that ring 3 may use.
+fn tss() -> Vec<u8> {
+    let mut tss = vec![0; 104 + BITMAP_LEN];
+    let stack_end = (STACK.1 + PAGE).to_le_bytes();
+    tss[4..12].copy_from_slice(&stack_end);
+    tss[36..44].copy_from_slice(&stack_end);
+    tss[102..104].copy_from_slice(&104_u16.to_le_bytes());
+    let bitmap = &mut tss[104..];
+    bitmap.fill(0xff);
+    for port in OPEN_PORTS.into_iter().flatten() {
+        bitmap[usize::from(port / 8)] &= !(1 << (port % 8));
+    }
+    tss
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_ports_of_the_abi_are_open() {
+        let tss = tss();
+        assert_eq!(tss.len(), TSS_LIMIT as usize + 1);
+        assert_eq!(tss.last(), Some(&0xff));
+        let bits = &tss[104..tss.len() - 1];
+        let open: Vec<usize> =
+            (0..bits.len() * 8).filter(|port| bits[port / 8] & 1 << (port % 8) == 0).collect();
+        let expected: Vec<usize> = (0x500..=0x523).chain(0x600..=0x603).collect();
+        assert_eq!(open, expected);
+    }
+
+    #[test]
+    fn tables_have_the_sizes_that_their_limits_say() {
+        assert_eq!(gdt().len(), usize::from(GDT_LIMIT) + 1);
+        assert_eq!(idt().len(), usize::from(IDT_LIMIT) + 1);
+        assert_eq!(stubs().len(), 4096);
+    }
+}

@@ -1,0 +1,75 @@
+//! What is taken away before guest code runs.
+//!
+//! In this order: every descriptor that is not needed is closed; capabilities are dropped and can't come back; landlock
+//! forbids all files and TCP; seccomp leaves the few system calls that serving a guest takes, on the descriptors that it
+//! takes them on. So a guest that took over the tender could still only do what a guest may do anyway: run, print, and
+//! use its own devices.
+
+mod descriptors;
+mod files;
+mod privileges;
+mod seccomp;
+
+use std::io;
+
+use crate::border::BorderDescriptors;
+use crate::device::Devices;
+use crate::device::console::message;
+
+/// Why the sandbox can't be set up. The guest is not started without it.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The kernel refuses a step.
+    #[error("{step}: {source}")]
+    Step {
+        /// Which step.
+        step: &'static str,
+        /// What the host says.
+        source: io::Error,
+    },
+    /// Landlock is there but refuses.
+    #[error("landlock: {0}")]
+    Landlock(String),
+    /// The filter can't be built or loaded.
+    #[error("seccomp: {0}")]
+    Seccomp(String),
+}
+
+/// What serving the guest takes from here on.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs<'a> {
+    /// The processor of the virtual machine, when there is one.
+    pub vcpu: Option<i32>,
+    /// The image's file, for names in a crash report.
+    pub image: i32,
+    /// Console and wake-up.
+    pub border: BorderDescriptors,
+    /// The guest's devices.
+    pub devices: &'a Devices,
+}
+
+/// Enters the sandbox; there is no way back.
+///
+/// # Errors
+/// When a step fails. A kernel without landlock is told about and accepted: the filter alone already leaves no system
+/// call that opens anything.
+pub fn enter(needs: &Needs<'_>) -> Result<(), SandboxError> {
+    descriptors::close_others(&needs.descriptors())?;
+    privileges::drop_all()?;
+    if !files::forbid()? {
+        message("note: this kernel has no landlock; the sandbox is the seccomp filter alone");
+    }
+    seccomp::load(&seccomp::serving(needs)?)
+}
+
+impl Needs<'_> {
+    fn descriptors(&self) -> Vec<i32> {
+        let mut all = vec![libc::STDERR_FILENO, self.image, self.border.console, self.border.wake];
+        all.extend(self.vcpu);
+        for (_, device) in self.devices.iter() {
+            all.push(device.raw_fd());
+        }
+        all.extend(self.devices.nets().filter_map(|(_, net)| net.pcap_fd()));
+        all
+    }
+}

@@ -1,0 +1,138 @@
+//! The seccomp filter: an allow list with arguments. Anything else kills the process.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use super::{Needs, SandboxError};
+use crate::device::Device;
+
+/// `_IO(0xAE, 0x80)`.
+const KVM_RUN: u64 = 0xae80;
+/// `_IOR(0xAE, 0x81, struct kvm_regs)`, 144 bytes.
+const KVM_GET_REGS: u64 = 0x8090_ae81;
+/// `_IOR(0xAE, 0x83, struct kvm_sregs)`, 312 bytes.
+const KVM_GET_SREGS: u64 = 0x8138_ae83;
+
+/// The filter of the thread that serves the guest.
+pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
+    let (mut blocks, mut nets) = (Vec::new(), Vec::new());
+    for (_, device) in needs.devices.iter() {
+        match device {
+            Device::Block(_) => blocks.push(device.raw_fd()),
+            Device::Net(_) => nets.push(device.raw_fd()),
+        }
+    }
+    let border = needs.border;
+    let mut list = AllowList::default();
+
+    for request in [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS] {
+        if let Some(vcpu) = needs.vcpu {
+            list.with(libc::SYS_ioctl, &[fd_is(vcpu), argument_is(1, request)])?;
+        }
+    }
+    for fd in nets.iter().chain([&border.wake]) {
+        list.with(libc::SYS_read, &[fd_is(*fd)])?;
+    }
+    let recordings = needs.devices.nets().filter_map(|(_, net)| net.pcap_fd());
+    let written = [libc::STDERR_FILENO, border.console, border.wake];
+    for fd in nets.iter().copied().chain(written).chain(recordings) {
+        list.with(libc::SYS_write, &[fd_is(fd)])?;
+    }
+    for fd in &blocks {
+        list.with(libc::SYS_pwrite64, &[fd_is(*fd)])?;
+        list.with(libc::SYS_fdatasync, &[fd_is(*fd)])?;
+    }
+    for fd in blocks.iter().chain([&needs.image]) {
+        list.with(libc::SYS_pread64, &[fd_is(*fd)])?;
+    }
+
+    // Memory for the tender itself: never executable, never from a file.
+    let anonymous = u64::from(libc::MAP_ANONYMOUS.unsigned_abs());
+    let (prot, flags) = (masked(2, executable(), 0), masked(3, anonymous, anonymous));
+    list.with(libc::SYS_mmap, &[prot, flags])?;
+    list.with(libc::SYS_mprotect, &[masked(2, executable(), 0)])?;
+    for call in [
+        libc::SYS_ppoll,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_madvise,
+        libc::SYS_brk,
+        libc::SYS_futex,
+        libc::SYS_clock_gettime,
+        libc::SYS_restart_syscall,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_sigaltstack,
+        libc::SYS_close,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+    ] {
+        list.always(call);
+    }
+    list.compile()
+}
+
+/// Loads a filter for this thread.
+pub(super) fn load(filter: &BpfProgram) -> Result<(), SandboxError> {
+    seccompiler::apply_filter(filter).map_err(|e| SandboxError::Seccomp(e.to_string()))
+}
+
+/// Calls and the conditions under which each is allowed.
+#[derive(Default)]
+struct AllowList {
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+}
+
+type Condition = Result<SeccompCondition, seccompiler::BackendError>;
+
+impl AllowList {
+    fn always(&mut self, call: i64) {
+        self.rules.insert(call, Vec::new());
+    }
+
+    /// Allows a call also when all of the conditions hold.
+    fn with(&mut self, call: i64, conditions: &[Condition]) -> Result<(), SandboxError> {
+        let broken = |e: &seccompiler::BackendError| SandboxError::Seccomp(e.to_string());
+        let all: Result<Vec<_>, _> = conditions.iter().map(Result::as_ref).collect();
+        let all = all.map_err(broken)?.into_iter().cloned().collect();
+        let rule = SeccompRule::new(all).map_err(|e| broken(&e))?;
+        self.rules.entry(call).or_default().push(rule);
+        Ok(())
+    }
+
+    fn compile(self) -> Result<BpfProgram, SandboxError> {
+        let filter = SeccompFilter::new(
+            self.rules,
+            SeccompAction::KillProcess,
+            SeccompAction::Allow,
+            TargetArch::x86_64,
+        );
+        let program = filter.and_then(BpfProgram::try_from);
+        program.map_err(|e| SandboxError::Seccomp(e.to_string()))
+    }
+}
+
+fn fd_is(fd: i32) -> Condition {
+    SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        u64::from(fd.cast_unsigned()),
+    )
+}
+
+fn argument_is(index: u8, value: u64) -> Condition {
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+}
+
+fn masked(index: u8, mask: u64, value: u64) -> Condition {
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), value)
+}
+
+fn executable() -> u64 {
+    u64::from(libc::PROT_EXEC.unsigned_abs())
+}

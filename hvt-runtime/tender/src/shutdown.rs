@@ -1,0 +1,105 @@
+//! SIGTERM and SIGINT: the first asks the guest to finish, the second ends it.
+//!
+//! The handler does only what a handler may: it counts, makes the machine leave guest code ([`set_interrupt`]) and wakes
+//! a waiting poll. The machine's loop and [`crate::border`] look at the count.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
+
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+static REQUESTS: AtomicU32 = AtomicU32::new(0);
+static LAST_SIGNAL: AtomicI32 = AtomicI32::new(0);
+static WAKE: AtomicI32 = AtomicI32::new(-1);
+static INTERRUPT: AtomicPtr<AtomicU8> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Requests to stop, as the tender sees them.
+#[derive(Debug)]
+pub struct Shutdown {
+    event: EventFd,
+    /// Whether the guest has been told of a request.
+    told: bool,
+}
+
+impl Shutdown {
+    /// Takes over the two signals. One per process: a second one takes the wake-ups from the first.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn install() -> io::Result<Self> {
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        WAKE.store(event.as_raw_fd(), Ordering::Release);
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            // SAFETY: the structure is fully set (zeroed is valid for it: no flags, empty mask), and `note` does only
+            // what is safe in a handler: atomics and write(2). It leaves errno as it was.
+            let result = unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = note as *const () as libc::sighandler_t;
+                libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+            };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(Self { event, told: false })
+    }
+
+    /// A guest that nobody asks to stop; for tests of the border.
+    ///
+    /// # Errors
+    /// When the host has no descriptor left.
+    pub fn never() -> io::Result<Self> {
+        Ok(Self { event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?, told: true })
+    }
+
+    /// Whether there is a request that the guest has not been told of; it counts as told from now on.
+    pub fn take(&mut self) -> bool {
+        // Drains what woke the poll. It may be empty.
+        _ = self.event.read();
+        let fresh = !self.told && REQUESTS.load(Ordering::Acquire) > 0;
+        self.told |= fresh;
+        fresh
+    }
+
+    /// The signal that the guest must end for now: the first if it does not understand requests, or the second.
+    #[must_use]
+    pub fn must_end(understands: bool) -> Option<i32> {
+        let enough = if understands { 2 } else { 1 };
+        let ended = REQUESTS.load(Ordering::Acquire) >= enough;
+        ended.then(|| LAST_SIGNAL.load(Ordering::Acquire))
+    }
+}
+
+impl AsFd for Shutdown {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the event descriptor is open as long as `self`, and so is what is borrowed from it.
+        unsafe { BorrowedFd::borrow_raw(self.event.as_raw_fd()) }
+    }
+}
+
+/// Names a byte that a signal sets to one, to make the machine leave guest code; `None` takes it back.
+pub fn set_interrupt(byte: Option<&'static AtomicU8>) {
+    let pointer = byte.map_or(std::ptr::null_mut(), |byte| std::ptr::from_ref(byte).cast_mut());
+    INTERRUPT.store(pointer, Ordering::Release);
+}
+
+extern "C" fn note(signal: libc::c_int) {
+    LAST_SIGNAL.store(signal, Ordering::Release);
+    REQUESTS.fetch_add(1, Ordering::AcqRel);
+    let interrupt = INTERRUPT.load(Ordering::Acquire);
+    // SAFETY: `set_interrupt` stores a pointer to an atomic of static lifetime or null.
+    if let Some(byte) = unsafe { interrupt.as_ref() } {
+        byte.store(1, Ordering::Release);
+    }
+    let wake = WAKE.load(Ordering::Acquire);
+    let one: u64 = 1;
+    // SAFETY: errno is this thread's own and is put back; write reads the eight bytes of `one`. A full event descriptor
+    // refuses, which is as good: it is readable then.
+    unsafe {
+        let errno = libc::__errno_location();
+        let saved = *errno;
+        libc::write(wake, (&raw const one).cast(), size_of::<u64>());
+        *errno = saved;
+    }
+}
