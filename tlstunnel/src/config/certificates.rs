@@ -157,11 +157,12 @@ impl Core {
                 source: Source::SelfSigned.to_string(),
                 generation: self.head.borrow().generation + 1,
             };
+            let pending = self.head.borrow().pending.clone();
             self.commit(Proposal {
                 author: AUTHOR_START.to_owned(),
                 summary: format!("development certificate for {wildcard} made"),
                 certificate: Some((Arc::new(certificate), record)),
-                pending: self.head.borrow().pending.clone(),
+                pending,
                 ..Proposal::default()
             })?;
         }

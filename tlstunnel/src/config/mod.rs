@@ -519,11 +519,13 @@ impl Core {
         };
         let created = record.created;
         let secret = Sealed(record.secret.clone());
+        // Before the commit, not inside it: the borrow would last to its end, where the head is replaced.
+        let pending = self.head.borrow().pending.clone();
         let generation = self.commit(Proposal {
             author,
             summary: format!("key {id} added with role {role}"),
             keys: vec![(id.clone(), Some(record))],
-            pending: self.head.borrow().pending.clone(),
+            pending,
             ..Proposal::default()
         })?;
         self.keys.insert(key, role, created);
@@ -546,11 +548,12 @@ impl Core {
             ));
         }
         let summary = format!("key {id} removed");
+        let pending = self.head.borrow().pending.clone();
         let generation = self.commit(Proposal {
             author,
             summary: summary.clone(),
             keys: vec![(id.clone(), None)],
-            pending: self.head.borrow().pending.clone(),
+            pending,
             ..Proposal::default()
         })?;
         self.keys.remove(&id);

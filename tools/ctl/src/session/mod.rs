@@ -78,7 +78,7 @@ impl Session {
         let (_, bytes) = self.client.request(request).map_err(|error| match error {
             RequestError::TooLong { bytes, max } => Failure::usage(
                 format!("this is too much for one request: {bytes} bytes, and {max} are possible"),
-                Some("use smaller files"),
+                Some("routes can also be added one by one: tlstunnel-ctl add"),
             ),
             error => Failure::Unreachable { message: error.to_string(), hint: None },
         })?;
