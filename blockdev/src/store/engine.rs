@@ -128,6 +128,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Lets redb reuse what was deleted while snapshots kept it: that happens in the commit after their end. The caller
+    /// holds the writer's lock.
+    pub(super) fn release_deleted(&self) -> Result<(), StoreError> {
+        match self.begin_write()?.commit().map_err(StoreError::from) {
+            Err(StoreError::Full { .. }) => self.reopen(None),
+            outcome => outcome.map_err(|e| self.note(e)),
+        }
+    }
+
     /// Verifies every page in use. `Ok(false)`: it was damaged and could be repaired.
     pub(super) fn check(&self) -> Result<bool, StoreError> {
         let _writer = self.lock_writer();

@@ -108,6 +108,8 @@ pub struct WriteTx<'e> {
     log: Vec<Change>,
     added: u64,
     freed: u64,
+    /// Whether room that snapshots held was waited for.
+    drained: bool,
     failed: Option<StoreError>,
 }
 
@@ -121,7 +123,15 @@ impl<'e> WriteTx<'e> {
     /// Begins; the caller holds the writer's lock.
     pub(super) fn begin(engine: &'e Engine) -> Result<Self, StoreError> {
         let transaction = Some(engine.begin_write()?);
-        Ok(Self { engine, transaction, log: Vec::new(), added: 0, freed: 0, failed: None })
+        Ok(Self {
+            engine,
+            transaction,
+            log: Vec::new(),
+            added: 0,
+            freed: 0,
+            drained: false,
+            failed: None,
+        })
     }
 
     /// The value of `key`.
@@ -194,8 +204,8 @@ impl<'e> WriteTx<'e> {
 
     pub(super) fn commit(mut self) -> Result<(), StoreError> {
         loop {
-            if let Some(error) = self.failed {
-                return Err(error);
+            if let Some(error) = &self.failed {
+                return Err(error.clone());
             }
             let Some(transaction) = self.transaction.take() else {
                 return Err(StoreError::Interrupted);
@@ -203,8 +213,14 @@ impl<'e> WriteTx<'e> {
             if self.log.is_empty() {
                 return transaction.abort().map_err(|e| self.engine.note(e.into()));
             }
-            self.check_reserve(&transaction)?;
-            match transaction.commit().map_err(StoreError::from) {
+            let outcome = match self.check_reserve(&transaction) {
+                Ok(()) => transaction.commit().map_err(StoreError::from),
+                Err(error) => {
+                    transaction.abort().map_err(|e| self.engine.note(e.into()))?;
+                    Err(error)
+                }
+            };
+            match outcome {
                 Ok(()) => {
                     self.engine.forget_used();
                     return Ok(());
@@ -259,9 +275,17 @@ impl<'e> WriteTx<'e> {
             let next = match length {
                 _ if length < space.ordinary => space.ordinary,
                 _ if length < space.whole && self.allowance() > space.ordinary => space.whole,
+                // Snapshots keep what was deleted since; reopening waits for their end.
+                _ if !self.drained => {
+                    self.drained = true;
+                    length
+                }
                 _ => return Err(self.fail(StoreError::Full { capacity: space.ordinary })),
             };
             self.engine.reopen(Some(next)).map_err(|e| self.fail(e))?;
+            if next == length {
+                self.engine.release_deleted().map_err(|e| self.fail(e))?;
+            }
             let transaction = self.engine.begin_write().map_err(|e| self.fail(e))?;
             let replayed = self.log.iter().try_for_each(|change| apply(&transaction, change));
             match replayed {
