@@ -1,9 +1,9 @@
 //! The transactional store: tables of bytes on a block device.
 //!
 //! A transaction happens wholly or not at all, whatever crashes; a transaction that was acknowledged stays. The engine is
-//! redb, a copy-on-write B-tree. Around it: [`header`] says what the device is and how long redb's file is, [`area`]
-//! gives redb that file, [`engine`] keeps redb's handle usable through failures and a full device, [`transaction`] is
-//! what callers see, and [`content`] looks at a device before it is touched.
+//! redb, a copy-on-write B-tree. Around it: `header` says what the device is and how long redb's file is, `area`
+//! gives redb that file, `engine` keeps redb's handle usable through failures and a full device, `transaction` is
+//! what callers see, and `content` looks at a device before it is touched.
 //!
 //! Layout: two header slots of 4 KiB (a sector, where that is larger), then redb's pages of 4 KiB. A reserve of an eighth
 //! of the device (64 KiB to 1 MiB) takes only transactions that free room, so that a full store can always be emptied.
