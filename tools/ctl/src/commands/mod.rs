@@ -123,6 +123,7 @@ fn print_changed(output: &mut Output, changed: &Changed) -> Result<(), Failure> 
     let generation = match changed.generation {
         // Protocol v1 has none.
         0 => String::new(),
+        number if message.contains(&format!("generation {number}")) => String::new(),
         number => format!(" (generation {number})"),
     };
     output.line(&format!("{about}{message}{generation}"))?;
