@@ -1,6 +1,6 @@
 //! Reads a ClientHello of bounded size.
 //!
-//! The bytes may arrive in any pieces and be split over any number of TLS records: [`framing`] says how many bytes are
+//! The bytes may arrive in any pieces and be split over any number of TLS records: `framing` says how many bytes are
 //! missing and this module reads exactly those, so that nothing behind the hello is taken from the socket. The whole is
 //! given to rustls once. The raw bytes stay for passthrough, which replays them to the backend.
 //!

@@ -1,6 +1,6 @@
 //! Port 80: a permanent redirect to https, and answers to ACME http-01 challenges before it.
 //!
-//! [`request`] turns the bytes of one request head into an answer and knows no sockets; [`location`] makes the address
+//! `request` turns the bytes of one request head into an answer and knows no sockets; `location` makes the address
 //! that a redirect names; [`Challenges`] are the challenges. This module moves the bytes, within limits of size and time.
 
 mod challenges;
