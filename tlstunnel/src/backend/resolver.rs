@@ -23,6 +23,10 @@ const SHORTEST_TTL: Duration = Duration::from_secs(1);
 const LONGEST_TTL: Duration = Duration::from_secs(3600);
 /// How long a connection waits for a new answer while an old one is known.
 const PATIENCE_WITH_OLD_ANSWER: Duration = Duration::from_secs(1);
+/// How long a name server that was named by option has for an answer; /etc/resolv.conf has an option of its own.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often such a question is repeated.
+const QUESTION_REPEATS: usize = 1;
 /// How long an old answer is used again after nobody answered.
 const OLD_ANSWER_TTL: Duration = Duration::from_secs(5);
 /// How long a failure without an old answer is remembered.
@@ -209,7 +213,9 @@ fn client(options: &ResolverOptions) -> Result<TokioResolver, String> {
             .map_err(|error| format!("/etc/resolv.conf: {error}"))?,
         servers => {
             let servers = servers.iter().map(name_server).collect();
-            (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
+            let mut settings = ResolverOpts::default();
+            (settings.timeout, settings.attempts) = (QUESTION_TIMEOUT, QUESTION_REPEATS);
+            (ResolverConfig::from_name_servers(servers), settings)
         }
     };
     settings.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
