@@ -1,0 +1,41 @@
+//! What `std` asks of an operating system, for a program that is alone in a virtual machine.
+//!
+//! `std` for `x86_64-unknown-linux-gnu` and the C code in the crypto library are linked against the C library's symbols.
+//! This crate is that library for a guest of Solo5's hvt interface: built as a static library with `--cfg hvt_guest` it
+//! exports the symbols and the entry point, and `hvt-image` links it in place of libc, so that no program knows of it.
+//!
+//! It must not know what program it carries, nor what the tender does with a hypercall. What it does not implement answers
+//! `ENOSYS` and is counted ([`os`], module `stubs`), never silently done wrong.
+//!
+//! # What is where
+//!
+//! - [`heap`]: the allocator; [`sched`]: who runs next; [`copy`]: copying, filling and comparing memory;
+//!   [`command_line`]: arguments; [`sectors`]: any range of bytes on a device of blocks; [`files`]: descriptors and
+//!   readiness. These are pure and are tested on any host.
+//! - `os`, only in a guest: the C symbols, one module per concern, over the pure ones and the hypercalls.
+//!
+//! # Threads
+//!
+//! There is one processor and no interrupt: threads switch only where they wait, and now and then where they allocate or
+//! ask for the time. So nothing here needs a lock, but no borrow of shared state may be held across a switch.
+#![cfg_attr(hvt_guest, no_std)]
+
+extern crate alloc;
+
+pub mod command_line;
+pub mod copy;
+pub mod files;
+pub mod heap;
+#[cfg(hvt_guest)]
+mod os;
+pub mod sched;
+pub mod sectors;
+
+use hvt_abi::extension;
+
+/// The extensions that this guest understands, for the note in its image.
+pub const FEATURES: u32 = extension::FEATURE_RING3
+    | extension::FEATURE_BOOT_EXTENSION
+    | extension::FEATURE_BLOCK_FLUSH
+    | extension::FEATURE_SHUTDOWN
+    | extension::FEATURE_PROCESS;

@@ -1,0 +1,84 @@
+//! Random bytes from the processor: RDSEED, and RDRAND where RDSEED has none at the moment.
+//!
+//! The crypto library and `std`'s hash keys both seed from here, so a program without it does not start at all.
+
+use core::arch::{asm, x86_64};
+use core::ffi::{c_int, c_uint, c_void};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::{console, error};
+use crate::files::Errno;
+
+static HAS_RDSEED: AtomicBool = AtomicBool::new(false);
+
+/// How often to ask RDRAND before giving up; Intel's guide takes ten failures in a row for a broken processor.
+const TRIES: u32 = 100;
+
+/// Looks for the instructions; refuses to go on without RDRAND, or when it gives the same value again and again.
+pub(super) fn start() {
+    if x86_64::__cpuid(1).ecx & (1 << 30) == 0 {
+        console::fatal(format_args!(
+            "this processor (or the virtual machine it comes from) has no RDRAND: there is no source of randomness"
+        ));
+    }
+    let leaf7 = x86_64::__cpuid(0).eax >= 7 && x86_64::__cpuid_count(7, 0).ebx & (1 << 18) != 0;
+    HAS_RDSEED.store(leaf7, Ordering::Relaxed);
+    let sample = word();
+    if (0..4).all(|_| word() == sample) {
+        console::fatal(format_args!("RDRAND gives the same value {sample:#x} again and again"));
+    }
+}
+
+/// 64 random bits.
+pub(super) fn word() -> u64 {
+    if HAS_RDSEED.load(Ordering::Relaxed) {
+        for _ in 0..4 {
+            let (value, ok): (u64, u8);
+            // SAFETY: the processor has it.
+            unsafe { asm!("rdseed {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) };
+            if ok != 0 {
+                return value;
+            }
+        }
+    }
+    for _ in 0..TRIES {
+        let (value, ok): (u64, u8);
+        // SAFETY: `start` has seen it.
+        unsafe { asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) };
+        if ok != 0 {
+            return value;
+        }
+    }
+    console::fatal(format_args!("RDRAND failed {TRIES} times in a row: no randomness, so no going on"))
+}
+
+/// Fills a buffer.
+pub(super) fn fill(buffer: &mut [u8]) {
+    for chunk in buffer.chunks_mut(8) {
+        chunk.copy_from_slice(&word().to_ne_bytes()[..chunk.len()]);
+    }
+}
+
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, _flags: c_uint) -> isize {
+    if len == 0 {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    fill(unsafe { core::slice::from_raw_parts_mut(buffer.cast(), len) });
+    len.cast_signed()
+}
+
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn getentropy(buffer: *mut c_void, len: usize) -> c_int {
+    if len > 256 {
+        return error::fail(Errno(libc::EIO));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { getrandom(buffer, len, 0) };
+    0
+}

@@ -1,0 +1,100 @@
+//! Calls to the tender. The only module that leaves the virtual machine.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use hvt_abi::extension::{self, BlockFlush, ProcessCall};
+use hvt_abi::hypercall::{self as abi, BlockIo, Halt, Poll, Puts, Walltime};
+
+/// Address of the tender's function where there is no virtual machine; zero under KVM.
+static PROCESS_CALL: AtomicUsize = AtomicUsize::new(0);
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// From now on calls go to this function instead of a port.
+pub(super) fn use_process_call(address: usize) {
+    PROCESS_CALL.store(address, Ordering::Relaxed);
+}
+
+/// How many calls there were.
+pub(super) fn count() -> u64 {
+    CALLS.load(Ordering::Relaxed)
+}
+
+/// # Safety
+/// `T` is the structure of hypercall `number`, and the addresses in it are valid for what the call does.
+unsafe fn call<T>(number: u16, argument: &mut T) {
+    CALLS.fetch_add(1, Ordering::Relaxed);
+    let address = core::ptr::from_mut(argument) as u64;
+    let process_call = PROCESS_CALL.load(Ordering::Relaxed);
+    if process_call == 0 {
+        #[expect(clippy::cast_possible_truncation, reason = "a guest's memory ends at 4 GiB")]
+        let eax = address as u32;
+        // SAFETY: the tender reads and writes the structure while the processor waits here.
+        unsafe { asm!("out dx, eax", in("dx") abi::port(number), in("eax") eax, options(nostack)) };
+    } else {
+        // SAFETY: the tender gave the address of such a function.
+        let function = unsafe { core::mem::transmute::<usize, ProcessCall>(process_call) };
+        function(u64::from(number), address);
+    }
+}
+
+/// Writes to the console.
+pub(super) fn puts(text: &[u8]) {
+    if text.is_empty() {
+        return;
+    }
+    let mut puts = Puts { data: text.as_ptr() as u64, len: text.len() as u64 };
+    // SAFETY: the text is readable.
+    unsafe { call(abi::PUTS, &mut puts) };
+}
+
+/// Nanoseconds since 1970.
+pub(super) fn walltime() -> u64 {
+    let mut walltime = Walltime::default();
+    // SAFETY: the structure is the call's.
+    unsafe { call(abi::WALLTIME, &mut walltime) };
+    walltime.nsecs
+}
+
+/// Waits for an event, at most so many nanoseconds; the set of ready devices and [`extension::POLL_SHUTDOWN`].
+pub(super) fn poll(timeout: u64) -> u64 {
+    let mut poll = Poll { timeout_nsecs: timeout, ..Poll::default() };
+    // SAFETY: the structure is the call's.
+    unsafe { call(abi::POLL, &mut poll) };
+    poll.ready_set
+}
+
+/// Reads whole blocks; false when the tender refuses or fails.
+pub(super) fn block_read(handle: u64, offset: u64, buffer: &mut [u8]) -> bool {
+    let (data, len) = (buffer.as_mut_ptr() as u64, buffer.len() as u64);
+    let mut io = BlockIo { handle, offset, data, len, ..BlockIo::default() };
+    // SAFETY: the buffer is writable.
+    unsafe { call(abi::BLOCK_READ, &mut io) };
+    io.ret == abi::RESULT_OK
+}
+
+/// Writes whole blocks; false when the tender refuses or fails.
+pub(super) fn block_write(handle: u64, offset: u64, data: &[u8]) -> bool {
+    let (address, len) = (data.as_ptr() as u64, data.len() as u64);
+    let mut io = BlockIo { handle, offset, data: address, len, ..BlockIo::default() };
+    // SAFETY: the data is readable.
+    unsafe { call(abi::BLOCK_WRITE, &mut io) };
+    io.ret == abi::RESULT_OK
+}
+
+/// Makes what was written durable; false when the tender fails. Only with [`extension::FEATURE_BLOCK_FLUSH`].
+pub(super) fn block_flush(handle: u64) -> bool {
+    let mut flush = BlockFlush { handle, ..BlockFlush::default() };
+    // SAFETY: the structure is the call's.
+    unsafe { call(extension::BLOCK_FLUSH, &mut flush) };
+    flush.ret == abi::RESULT_OK
+}
+
+/// Ends the program.
+pub(super) fn halt(status: i32) -> ! {
+    let mut halt = Halt { exit_status: status, ..Halt::default() };
+    loop {
+        // SAFETY: the structure is the call's, without a cookie.
+        unsafe { call(abi::HALT, &mut halt) };
+    }
+}

@@ -1,0 +1,230 @@
+//! `malloc` and its kin over [`crate::heap`], and `mmap` as far as the program's own files and plain memory go.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ffi::{c_int, c_void};
+use core::ptr::{self, NonNull, null_mut};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::files::{Errno, Kind};
+use crate::heap::{Heap, MIN_ALIGN, NotAllocated, Usage};
+
+use super::single::Single;
+use super::{console, error, file, thread};
+
+static HEAP: Single<Option<Heap>> = Single::new(None);
+static REPORTED: AtomicBool = AtomicBool::new(false);
+
+/// The heap gets the memory from `start` to `end`.
+///
+/// # Safety
+/// As for [`Heap::new`].
+pub(super) unsafe fn start(start: usize, end: usize) {
+    // SAFETY: the caller's promise.
+    let heap = unsafe { Heap::new(start as *mut u8, end.saturating_sub(start)) };
+    HEAP.with(|slot| *slot = Some(heap));
+}
+
+/// What the heap holds.
+pub(super) fn usage() -> Usage {
+    HEAP.with(|heap| heap.as_ref().map(Heap::usage).unwrap_or_default())
+}
+
+#[inline]
+fn with_heap<R>(body: impl FnOnce(&mut Heap) -> R) -> R {
+    HEAP.with(|heap| match heap {
+        Some(heap) => body(heap),
+        None => console::fatal(format_args!("memory is asked for before there is any")),
+    })
+}
+
+/// Memory of the runtime's own: no yield, no `errno`.
+struct Runtime;
+
+#[global_allocator]
+static RUNTIME: Runtime = Runtime;
+
+// SAFETY: the heap's blocks are disjoint and have the size and alignment that were asked for.
+unsafe impl GlobalAlloc for Runtime {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let block = with_heap(|heap| heap.allocate_aligned(layout.size(), layout.align()));
+        block.map_or(null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+        if let Some(block) = NonNull::new(block) {
+            // SAFETY: the caller gives back what `alloc` gave.
+            check(with_heap(|heap| unsafe { heap.free(block) }), block);
+        }
+    }
+}
+
+fn check<T>(result: Result<T, NotAllocated>, block: NonNull<u8>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(NotAllocated) => console::fatal(format_args!(
+            "free or realloc of {block:p}, which is not allocated: memory is corrupt"
+        )),
+    }
+}
+
+/// The block, or a null pointer with `ENOMEM`, said once on the console.
+fn granted(block: Option<NonNull<u8>>, size: usize) -> *mut c_void {
+    if let Some(block) = block {
+        return block.as_ptr().cast();
+    }
+    error::fail(Errno(libc::ENOMEM));
+    if size < usize::MAX / 2 && !REPORTED.swap(true, Ordering::Relaxed) {
+        let usage = usage();
+        console::say(format_args!(
+            "out of memory: {size} bytes asked for, {} of {} KiB in use, largest free block {} KiB; see hvt --mem",
+            usage.held / 1024,
+            usage.capacity / 1024,
+            usage.largest_free / 1024,
+        ));
+    }
+    null_mut()
+}
+
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn malloc(size: usize) -> *mut c_void {
+    thread::relax();
+    granted(with_heap(|heap| heap.allocate(size)), size)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
+    thread::relax();
+    let Some(total) = count.checked_mul(size) else { return granted(None, usize::MAX) };
+    granted(with_heap(|heap| heap.allocate_zeroed(total)), total)
+}
+
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn free(block: *mut c_void) {
+    if let Some(block) = NonNull::new(block.cast()) {
+        // SAFETY: the caller gives the block up.
+        check(with_heap(|heap| unsafe { heap.free(block) }), block);
+    }
+}
+
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
+    let Some(old) = NonNull::new(block.cast()) else { return malloc(size) };
+    // SAFETY: the caller gives the block up if there is an answer.
+    granted(check(with_heap(|heap| unsafe { heap.resize(old, size) }), old), size)
+}
+
+/// # Safety
+/// `out` is writable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, size: usize) -> c_int {
+    if !align.is_power_of_two() || align < size_of::<usize>() {
+        return libc::EINVAL;
+    }
+    let block = aligned_alloc(align, size);
+    if block.is_null() {
+        return libc::ENOMEM;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { *out = block };
+    0
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
+    thread::relax();
+    if !align.is_power_of_two() {
+        error::fail(Errno::INVALID);
+        return null_mut();
+    }
+    granted(with_heap(|heap| heap.allocate_aligned(size, align)), size)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
+    aligned_alloc(align.max(MIN_ALIGN), size)
+}
+
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
+    let Some(block) = NonNull::new(block.cast()) else { return 0 };
+    check(with_heap(|heap| heap.usable(block)), block)
+}
+
+const PAGE: usize = 4096;
+
+/// Plain private memory, and files whose bytes are in memory anyway. Page rights can't be changed by a guest, so what
+/// asks for a fixed place or for execution is refused.
+///
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn mmap64(
+    _hint: *mut c_void,
+    len: usize,
+    rights: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: i64,
+) -> *mut c_void {
+    if flags & libc::MAP_FIXED != 0 || rights & libc::PROT_EXEC != 0 || len == 0 {
+        error::fail(Errno::INVALID);
+        return libc::MAP_FAILED;
+    }
+    if flags & libc::MAP_ANONYMOUS != 0 {
+        let rounded = len.checked_next_multiple_of(PAGE);
+        let block = rounded.and_then(|len| {
+            with_heap(|heap| {
+                let block = heap.allocate_aligned(len, PAGE)?;
+                // SAFETY: the block has `len` bytes.
+                unsafe { ptr::write_bytes(block.as_ptr(), 0, len) };
+                Some(block)
+            })
+        });
+        let block = granted(block, len);
+        return if block.is_null() { libc::MAP_FAILED } else { block };
+    }
+    let bytes = file::with_files(|files| match files.get(fd)?.kind {
+        Kind::Memory(bytes) if rights & libc::PROT_WRITE == 0 => Ok(bytes),
+        _ => Err(Errno(libc::ENODEV)),
+    });
+    let start = usize::try_from(offset).ok();
+    match bytes.map(|bytes| start.and_then(|start| bytes.get(start..))) {
+        Ok(Some(rest)) if rest.len() >= len => rest.as_ptr().cast_mut().cast(),
+        Ok(_) => {
+            error::fail(Errno::INVALID);
+            libc::MAP_FAILED
+        }
+        Err(error) => {
+            error::fail(error);
+            libc::MAP_FAILED
+        }
+    }
+}
+
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn munmap(start: *mut c_void, _len: usize) -> c_int {
+    let Some(block) = NonNull::new(start.cast()) else { return error::fail(Errno::INVALID) };
+    // What is not the heap's is a file in the image, which stays.
+    // SAFETY: the caller gives the mapping up.
+    let _ = with_heap(|heap| unsafe { heap.free(block) });
+    0
+}
+
+/// Rights belong to the image's segments and can't be changed; asking for what is there already is fine.
+#[unsafe(no_mangle)]
+extern "C" fn mprotect(_start: *mut c_void, _len: usize, rights: c_int) -> c_int {
+    if rights == libc::PROT_READ | libc::PROT_WRITE { 0 } else { error::fail(Errno(libc::EACCES)) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn madvise(_start: *mut c_void, _len: usize, _advice: c_int) -> c_int {
+    0
+}

@@ -1,0 +1,24 @@
+//! The C library's symbols over hypercalls, one module per concern.
+//!
+//! Everything here relies on there being one processor without interrupts: see [`single`].
+
+mod block;
+mod console;
+mod cpu;
+mod entropy;
+mod epoll;
+mod error;
+mod file;
+mod futex;
+mod hypercall;
+mod memory;
+mod process;
+mod pthread;
+mod single;
+mod start;
+mod string;
+mod stubs;
+mod sysconf;
+mod thread;
+mod time;
+mod unwind;
