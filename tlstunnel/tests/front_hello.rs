@@ -198,3 +198,24 @@ fn a_slow_hello_ends_in_time() {
     });
     world.outcome("handshake too slow");
 }
+
+/// Handshakes that never finish, in every stage, while others are served.
+#[test]
+fn a_flood_of_unfinished_handshakes_leaves_others_served() {
+    let world = world();
+    let raw = hello(world.client(&[]), "a.example.org");
+    let held: Vec<_> = (0..150)
+        .map(|i| {
+            let mut stream = world.tcp();
+            stream.write_all(&raw[..[0, 3, 5, 100, raw.len()][i % 5]]).unwrap();
+            stream
+        })
+        .collect();
+    world.wait("the flood", |world| (world.gateway.live.open() == 150).then_some(()));
+    for _ in 0..20 {
+        let mut client = world.tls("a.example.org", &[]).unwrap();
+        assert_eq!(greeting(&mut client), "hello from a\n");
+    }
+    drop(held);
+    world.wait("the end", |world| (world.gateway.live.open() == 0).then_some(()));
+}

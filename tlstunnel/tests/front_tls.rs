@@ -3,7 +3,7 @@
 
 mod front_common;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -214,7 +214,7 @@ fn client_certificates_are_asked_for_by_the_route_and_by_it_alone() {
             |config: &rustls::ClientConfig| -> std::io::Result<(String, Option<HandshakeKind>)> {
                 let mut client = tls(config.clone(), "m.example.org", world.tcp())?;
                 let mut line = String::new();
-                std::io::BufRead::read_line(&mut std::io::BufReader::new(&mut client), &mut line)?;
+                BufReader::new(&mut client).read_line(&mut line)?;
                 Ok((line, client.conn.handshake_kind()))
             };
         ask(&nameless).unwrap();
@@ -347,4 +347,34 @@ fn openssl_is_served() {
     let (line, _) =
         talk(&["-servername", "x.example.org", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]);
     assert_eq!(line, "", "TLS 1.1 is refused");
+}
+
+#[test]
+fn gnutls_is_served() {
+    if !peer("gnutls-cli") {
+        return;
+    }
+    let world = World::new();
+    world.route("*.example.org", &[backend("b")], RouteSettings::default());
+    let ca = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ca.path(), &world.ca.chain_pem).unwrap();
+    for priority in ["NORMAL:-VERS-ALL:+VERS-TLS1.3", "NORMAL:-VERS-ALL:+VERS-TLS1.2"] {
+        let mut child = Command::new("gnutls-cli")
+            .args(["--priority", priority, "--sni-hostname", "x.example.org"])
+            .args(["--verify-hostname", "x.example.org", "--x509cafile"])
+            .arg(ca.path())
+            .args(["--port", &world.https.port().to_string(), "127.0.0.1"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let greeted = output.any(|line| line.unwrap() == "hello from b");
+        drop(input);
+        let errors = read_text(child.stderr.as_mut().unwrap());
+        child.wait().unwrap();
+        assert!(greeted, "{priority}: {errors}");
+    }
 }
