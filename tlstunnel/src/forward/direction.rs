@@ -199,3 +199,36 @@ pub(super) fn poll_discard<R: AsyncRead + Unpin>(cx: &mut Context<'_>, reader: &
     cx.waker().wake_by_ref();
     Poll::Pending
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_buffer_is_held_only_while_the_writer_is_held_up() {
+        let (mut source, mut reader) = tokio::io::duplex(1024);
+        let (mut writer, mut sink) = tokio::io::duplex(10);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut direction = Direction::new(4096, &[]);
+
+        assert!(direction.poll(&mut cx, &mut reader, &mut writer).is_pending());
+        assert!(direction.buffer.is_empty(), "nothing was there to read");
+
+        source.write_all(&[7; 25]).await.unwrap();
+        assert!(direction.poll(&mut cx, &mut reader, &mut writer).is_pending());
+        assert_eq!((direction.moved(), direction.end - direction.start), (10, 15));
+
+        let mut received = [0; 10];
+        for (read, held) in [(10, 5), (10, 0)] {
+            sink.read_exact(&mut received[..read]).await.unwrap();
+            assert!(direction.poll(&mut cx, &mut reader, &mut writer).is_pending());
+            assert_eq!(direction.end - direction.start, held);
+        }
+        assert!(direction.buffer.is_empty(), "everything was written");
+        assert_eq!(direction.moved(), 25);
+    }
+}

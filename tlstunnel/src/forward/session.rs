@@ -105,7 +105,8 @@ impl<'a, C: ClientStream> Session<'a, C> {
                     self.verdict.get_or_insert(Ended::ClosedByClient);
                 }
                 Poll::Ready(Stop::ReadFailed(error)) => {
-                    return Poll::Ready(self.verdict.unwrap_or(Ended::ClientError(error.kind())));
+                    let failed = Ended::ClientError(error.kind());
+                    return Poll::Ready(self.verdict.unwrap_or(failed));
                 }
                 Poll::Ready(Stop::WriteFailed(error)) => {
                     self.upward_state = State::Discarding;
