@@ -59,7 +59,9 @@ impl Opener<'_> {
         deadline: Instant,
     ) -> Result<(BackendStream, SocketAddr), OpenError> {
         let (mut stream, address) = connect_tcp(backend, self.resolver, deadline).await?;
-        self.prepare(&stream).map_err(|error| OpenError::Connect(address, error))?;
+        if let Err(error) = self.tune(&stream) {
+            tracing::debug!(%address, %error, "socket options are not available");
+        }
         if let Some(version) = self.proxy {
             let header = self.proxy_header(version);
             stream.write_all(&header).await.map_err(OpenError::ProxyHeader)?;
@@ -76,7 +78,8 @@ impl Opener<'_> {
         Ok((stream, address))
     }
 
-    fn prepare(&self, stream: &TcpStream) -> io::Result<()> {
+    /// Small writes leave at once, and a backend that vanished is noticed. A connection works without, too.
+    fn tune(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         if !self.keepalive.is_zero() {
             let probes = TcpKeepalive::new()
