@@ -1,10 +1,17 @@
-//! Finds the programs under test; has cargo build them in the profile that the tests run in.
+//! Finds the programs under test, and has cargo build them when they are missing or older than their sources.
+//!
+//! `cargo test --workspace` has built them already; a build from here would only repeat that with other features.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
-/// The path of the workspace program `name`, built once per test process.
+/// The packages whose programs are tested, and the rooms that these are made of.
+const PACKAGES: [&str; 2] = ["tlstunnel", "tlstunnel-ctl"];
+const SOURCES: [&str; 4] = ["tlstunnel/src", "tools/ctl/src", "config-proto/src", "blockdev/src"];
+
+/// The path of the workspace program `name`.
 ///
 /// # Panics
 /// If cargo cannot build it.
@@ -13,27 +20,38 @@ pub fn program(name: &str) -> PathBuf {
     let folder = FOLDER.get_or_init(|| {
         // Test executables lie in target/PROFILE/deps, programs in target/PROFILE.
         let own = std::env::current_exe().expect("the test's own file");
-        let folder =
-            own.parent().and_then(|deps| deps.parent()).expect("target/PROFILE").to_owned();
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args([
-            "build",
-            "--quiet",
-            "--package",
-            "tlstunnel",
-            "--package",
-            "tlstunnel-ctl",
-            "--bins",
-        ]);
-        if folder.ends_with("release") {
-            build.arg("--release");
+        let folder = own.parent().and_then(Path::parent).expect("target/PROFILE").to_owned();
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let newest = SOURCES.iter().filter_map(|room| newest_change(&workspace.join(room))).max();
+        let fresh = PACKAGES.iter().all(|package| changed(&folder.join(package)) >= newest);
+        if !fresh {
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let mut build = Command::new(cargo);
+            build.args(["build", "--quiet", "--bins"]).current_dir(&workspace);
+            for package in PACKAGES {
+                build.args(["--package", package]);
+            }
+            if folder.ends_with("release") {
+                build.arg("--release");
+            }
+            let built = build.status().expect("cargo starts").success();
+            assert!(built, "cargo could not build the programs");
         }
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(
-            build.status().expect("cargo starts").success(),
-            "cargo could not build the programs"
-        );
         folder
     });
     folder.join(name)
+}
+
+fn changed(file: &Path) -> Option<SystemTime> {
+    file.metadata().and_then(|metadata| metadata.modified()).ok()
+}
+
+fn newest_change(folder: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(folder).expect("a room of the workspace").flatten();
+    entries
+        .filter_map(|entry| {
+            let path = entry.path();
+            if path.is_dir() { newest_change(&path) } else { changed(&path) }
+        })
+        .max()
 }

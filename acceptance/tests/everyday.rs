@@ -122,7 +122,7 @@ fn exit_codes_tell_what_went_wrong() {
     let good = std::fs::read(&key).expect("key");
     std::fs::write(&key, "admin:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").expect("written");
     assert_eq!(gateway.ctl_output(&["list"]).status.code(), Some(4), "not authenticated");
-    eventually("the refusal is counted", || gateway.metric("tlstunnel_control_refused") >= 1.0);
+    eventually("the refusal is counted", || gateway.metric("tlstunnel_control_refusals") >= 1.0);
     std::fs::write(&key, good).expect("written");
     gateway.ctl(&["list"]);
     gateway.kill();

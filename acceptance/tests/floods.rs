@@ -127,7 +127,7 @@ fn one_client_cannot_take_all_connections() {
     let echo = Backend::echo();
     gateway.ctl(&["add", "blog", &echo.to_arg()]);
     let held: Vec<_> = (0..60).map(|_| TcpStream::connect(gateway.https).unwrap()).collect();
-    eventually("the cap is counted", || gateway.metric("tlstunnel_connections_refused") >= 10.0);
+    eventually("the cap is counted", || gateway.metric("tlstunnel_connections_over_cap") >= 10.0);
     assert!(gateway.metric("tlstunnel_connections_open") <= 50.0);
     drop(held);
     eventually("places are free again", || gateway.metric("tlstunnel_connections_open") < 1.0);
@@ -148,6 +148,8 @@ fn the_control_port_under_noise() {
         };
         let _ = stream.write_all(bytes);
     }
-    eventually("the refusals are counted", || gateway.metric("tlstunnel_control_refused") >= 100.0);
+    eventually("the refusals are counted", || {
+        gateway.metric("tlstunnel_control_refusals") >= 100.0
+    });
     eventually("the owner gets in", || gateway.ctl_output(&["status"]).status.success());
 }
