@@ -192,13 +192,15 @@ fn return_addresses(space: &GuestSpace, layout: &Layout, rsp: u64) -> Vec<u64> {
             .is_some_and(|area| area.what == What::Segment && area.rights == Rights::Execute)
     };
     let after_call = |address: u64| {
-        let mut before = [0_u8; 7];
-        let slice = space.readable(address.wrapping_sub(7), 7);
-        let read = slice.is_ok_and(|slice| slice.read_slice(&mut before, 0).is_ok());
+        let byte = |back: u64| {
+            let slice = space.readable(address.wrapping_sub(back), 1).ok()?;
+            slice.read_obj::<u8>(0).ok()
+        };
         // call rel32, or call through a register or memory (opcode FF, extension 2) in any of its lengths.
-        let near = before[2] == 0xe8;
-        let far = (0..6).any(|i| before[i] == 0xff && before[i + 1] >> 3 & 7 == 2);
-        read && (near || far)
+        let near = byte(5) == Some(0xe8);
+        let modrm = |back| byte(back - 1).map(|modrm| modrm >> 3 & 7);
+        let far = (2..=7).any(|back| byte(back) == Some(0xff) && modrm(back) == Some(2));
+        near || far
     };
     (0..STACK_WORDS)
         .map_while(|i| space.read::<u64>(rsp.checked_add(i * 8)?).ok())

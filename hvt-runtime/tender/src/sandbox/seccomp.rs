@@ -55,6 +55,8 @@ pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
     let (prot, flags) = (masked(2, executable(), 0), masked(3, anonymous, anonymous));
     list.with(libc::SYS_mmap, &[prot, flags])?;
     list.with(libc::SYS_mprotect, &[masked(2, executable(), 0)])?;
+    // The standard library looks whether a descriptor is open before it closes it.
+    list.with(libc::SYS_fcntl, &[argument_is(1, u64::from(libc::F_GETFD.unsigned_abs()))])?;
     for call in [
         libc::SYS_ppoll,
         libc::SYS_munmap,
