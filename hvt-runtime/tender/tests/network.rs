@@ -1,0 +1,139 @@
+//! TAP interfaces, in network namespaces that the test makes (needs root and the command `ip`).
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
+mod support;
+
+use std::process::Command;
+
+use hvt_abi::hypercall::{NET_READ, NET_WRITE, POLL, PUTS, RESULT_OK};
+use hvt_abi::manifest::NET_BASIC;
+use support::*;
+
+const AT: u64 = DATA;
+const BUFFER: u64 = DATA + 0x1000;
+
+/// Runs a script in a namespace of its own with `$HVT` and `$IMAGE`.
+fn in_namespace(image: &std::path::Path, script: &str) -> Ended {
+    let output = Command::new("unshare")
+        .args(["--net", "/bin/sh", "-ec", script])
+        .env("HVT", env!("CARGO_BIN_EXE_hvt"))
+        .env("IMAGE", image)
+        .output()
+        .unwrap();
+    Ended::from(output)
+}
+
+fn able() -> bool {
+    let tap = "ip tuntap add probe mode tap";
+    let there = Command::new("unshare").args(["--net", "/bin/sh", "-c", tap]).output();
+    let there = there.is_ok_and(|output| output.status.success());
+    if !there {
+        let required = std::env::var_os("REQUIRE_PEERS").is_some_and(|v| v == "1");
+        assert!(!required, "no TAP interfaces: root and the command ip are needed");
+        eprintln!("no TAP interfaces can be made: this test did not run");
+    }
+    there && kvm()
+}
+
+#[test]
+fn messages_name_the_command_that_helps() {
+    if !able() {
+        return;
+    }
+    let file = Guest::new().device("lan", NET_BASIC).halt(0).file();
+    for (setup, option, part) in [
+        ("true", "tap7", "there is no interface tap7: ip tuntap add tap7 mode tap"),
+        ("ip tuntap add tap7 mode tap", "tap7", "tap7 exists but is down: ip link set tap7 up"),
+        ("ip link set lo up", "lo", "lo is not a plain TAP interface"),
+        ("ip tuntap add tun7 mode tun; ip link set tun7 up", "tun7", "not a plain TAP interface"),
+        ("true", "@77", "descriptor 77 is not open"),
+    ] {
+        let script = format!("{setup}; exec $HVT --mem=16 --net:lan={option} -- $IMAGE");
+        in_namespace(file.path(), &script).is(66).says(part);
+    }
+    let file = Guest::new().device("a", NET_BASIC).device("b", NET_BASIC).halt(0).file();
+    let script = "exec 9</dev/null; exec $HVT --mem=16 --net:a=@9 --net:b=@9 -- $IMAGE";
+    in_namespace(file.path(), script).is(66).says("neither a TAP nor a socket");
+}
+
+#[test]
+fn a_guest_answers_arp_on_a_tap() {
+    if !able() {
+        return;
+    }
+    // A broadcast ARP request for 10.0.0.1 (IEEE 802.3, RFC 826) with the sender 10.0.0.2 at 02:…:09.
+    let mut request = vec![0xff; 6];
+    request.extend([2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    request.extend([2, 0, 0, 0, 0, 9, 10, 0, 0, 2]);
+    request.extend([0; 6]);
+    request.extend([10, 0, 0, 1]);
+    let guest = Guest::new()
+        .device("lan", NET_BASIC)
+        .put(BUFFER, &request)
+        .io(AT, &[1, BUFFER, request.len() as u64, 99])
+        .put_words(AT + 0x40, &[5_000_000_000, 0, 0])
+        .io(AT + 0x80, &[1, BUFFER + 0x200, 1514, 99])
+        .put_words(AT + 0xc0, &[BUFFER + 0x200, 42])
+        .call(NET_WRITE, AT)
+        .call(POLL, AT + 0x40)
+        .call(NET_READ, AT + 0x80)
+        .call(PUTS, AT + 0xc0)
+        .halt_with(AT + 0x80 + 24);
+    let file = guest.file();
+    let up = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; ip tuntap add tap0 mode tap; \
+              ip addr add 10.0.0.1/24 dev tap0; ip link set tap0 address 02:00:00:00:00:01 mtu 1400 up;";
+    let output = Command::new("unshare")
+        .args(["--net", "/bin/sh", "-ec"])
+        .arg(format!("{up} exec $HVT --mem=16 --net:lan=tap0 -- $IMAGE"))
+        .env("HVT", env!("CARGO_BIN_EXE_hvt"))
+        .env("IMAGE", file.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(RESULT_OK), "{output:?}");
+    let reply = &output.stdout;
+    assert_eq!(reply[..14], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 6], "{reply:x?}");
+    assert_eq!(reply[20..22], [0, 2], "an ARP reply");
+    assert_eq!(reply[22..32], [2, 0, 0, 0, 0, 1, 10, 0, 0, 1]);
+
+    // The guest is told address and MTU: offsets 72 and 78 of its manifest entry.
+    let entry = hvt_abi::boot::BOOT_EXTENSION_ADDRESS + 96 + 8 + 104;
+    let tells = |offset| {
+        Guest::new().device("lan", NET_BASIC).copy32(entry + offset, AT).halt_with(AT).file()
+    };
+    let run =
+        format!("{up} exec $HVT --mem=16 --net:lan=tap0 --net-mac:lan=02:11:22:33:44:55 -- $IMAGE");
+    in_namespace(tells(77).path(), &run).is(0x55);
+    in_namespace(tells(78).path(), &run).is(1400 & 0xff);
+    in_namespace(tells(79).path(), &run).is(1400 >> 8);
+}
+
+#[test]
+fn a_link_that_goes_down_is_no_end() {
+    if !able() {
+        return;
+    }
+    let guest = Guest::new()
+        .device("lan", NET_BASIC)
+        .io(AT, &[1, BUFFER, 60, 99])
+        .print("up\n")
+        .put_words(AT + 0x40, &[u64::MAX, 0, 0])
+        .call(POLL, AT + 0x40)
+        .call(NET_WRITE, AT)
+        .halt_with(AT + 24);
+    let file = guest.file();
+    // The guest waits to be asked to stop and then sends; a write to a TAP that is down fails with EIO.
+    let script = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; ip tuntap add tap0 mode tap; \
+                  ip link set tap0 up; mkfifo $DIR/out; \
+                  $HVT --mem=16 --net:lan=tap0 -- $IMAGE > $DIR/out & \
+                  read line < $DIR/out; ip link set tap0 down; kill $!; wait $!";
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("unshare")
+        .args(["--net", "/bin/sh", "-c", script])
+        .env("HVT", env!("CARGO_BIN_EXE_hvt"))
+        .env("IMAGE", file.path())
+        .env("DIR", folder.path())
+        .output()
+        .unwrap();
+    let ended = Ended::from(output);
+    ended.is(hvt_abi::hypercall::RESULT_UNSPECIFIED).says("network device lan: send");
+}
