@@ -37,6 +37,11 @@ pub fn object(name: &str, settings: &Settings) -> Result<Vec<u8>> {
         object.append_section_data(id, &bytes, align);
     }
     let id = object.add_section(Vec::new(), b".interp".to_vec(), SectionKind::ReadOnlyData);
+    // Nothing refers to it, so the linker must be told to keep it.
+    object.section_mut(id).flags = SectionFlags::Elf {
+        sh_type: elf::SHT_PROGBITS,
+        sh_flags: elf::SHF_ALLOC | elf::SHF_GNU_RETAIN,
+    };
     object.append_section_data(id, INTERPRETER, 1);
     let id = object.add_section(Vec::new(), b".rodata.hvt".to_vec(), SectionKind::ReadOnlyData);
     let text = [name.as_bytes(), b"\0"].concat();

@@ -22,7 +22,7 @@ const DEFAULT_STACK: usize = 8 << 20;
 /// What `pthread_attr_t` (56 bytes) holds here.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Attributes {
+pub(super) struct Attributes {
     stack_size: usize,
     stack_start: usize,
     detached: c_int,

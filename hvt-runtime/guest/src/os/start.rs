@@ -63,6 +63,7 @@ unsafe extern "C" fn _start() -> ! {
         ".cfi_startproc",
         ".cfi_undefined rip",
         "xor ebp, ebp",
+        "and rsp, -16",
         "call {enter}",
         "ud2",
         ".cfi_endproc",
