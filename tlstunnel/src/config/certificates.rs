@@ -155,9 +155,9 @@ impl Core {
             let record = CertificateRecord {
                 pem: PemRecord { chain: chain_pem, key: key_pem },
                 source: Source::SelfSigned.to_string(),
-                generation: self.head.borrow().generation + 1,
+                generation: self.generation() + 1,
             };
-            let pending = self.head.borrow().pending.clone();
+            let pending = self.waiting();
             self.commit(Proposal {
                 author: AUTHOR_START.to_owned(),
                 summary: format!("development certificate for {wildcard} made"),

@@ -255,7 +255,7 @@ impl Configuration {
     /// When the generations are not kept or in the wrong order, or the store fails.
     pub async fn diff(&self, from: u64, to: Option<u64>) -> Result<Diff, Refusal> {
         self.reading(move |core| {
-            let to = to.unwrap_or(core.head.borrow().generation);
+            let to = to.unwrap_or_else(|| core.generation());
             if from > to {
                 return Err(refuse(
                     RefusalCode::Invalid,
@@ -365,7 +365,7 @@ impl Core {
         name: Option<String>,
     ) -> Result<Changed, Refusal> {
         if changes.is_empty() {
-            let generation = self.head.borrow().generation;
+            let generation = self.generation();
             let message = match &name {
                 Some(name) => format!("{name} is registered just so already"),
                 None => "nothing to change".to_owned(),
@@ -459,7 +459,7 @@ impl Core {
         self.head.send_replace(confirmed);
         tracing::info!(generation, author, "the change is confirmed");
         Ok(Changed {
-            generation: self.head.borrow().generation,
+            generation: self.generation(),
             message: format!("generation {generation} is confirmed"),
             name: None,
             warnings: Vec::new(),
@@ -520,7 +520,7 @@ impl Core {
         let created = record.created;
         let secret = Sealed(record.secret.clone());
         // Before the commit, not inside it: the borrow would last to its end, where the head is replaced.
-        let pending = self.head.borrow().pending.clone();
+        let pending = self.waiting();
         let generation = self.commit(Proposal {
             author,
             summary: format!("key {id} added with role {role}"),
@@ -548,7 +548,7 @@ impl Core {
             ));
         }
         let summary = format!("key {id} removed");
-        let pending = self.head.borrow().pending.clone();
+        let pending = self.waiting();
         let generation = self.commit(Proposal {
             author,
             summary: summary.clone(),
@@ -583,11 +583,11 @@ impl Core {
         }
         let names = certificate.names().join(", ");
         let summary = format!("certificate for {names} set");
-        let pending = self.head.borrow().pending.clone();
+        let pending = self.waiting();
         let record = CertificateRecord {
             pem: PemRecord { chain, key },
             source: Source::Uploaded.to_string(),
-            generation: self.head.borrow().generation + 1,
+            generation: self.generation() + 1,
         };
         let generation = self.commit(Proposal {
             author,
@@ -744,8 +744,19 @@ impl Core {
         )
     }
 
+    /// The current generation. A guard of `head` must never live while something is committed, so nobody else takes one
+    /// in the middle of an expression.
+    fn generation(&self) -> u64 {
+        self.head.borrow().generation
+    }
+
+    /// The change that waits for confirmation.
+    fn waiting(&self) -> Option<PendingChange> {
+        self.head.borrow().pending.clone()
+    }
+
     fn require_no_pending(&self) -> Result<(), Refusal> {
-        match &self.head.borrow().pending {
+        match &self.waiting() {
             Some(pending) => Err(self.pending_refusal(&pending.record)),
             None => Ok(()),
         }
