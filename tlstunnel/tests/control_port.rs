@@ -261,3 +261,51 @@ fn the_metrics_are_well_formed_and_health_is_told() {
     assert!(http_get(metrics, "/elsewhere").starts_with("HTTP/1.1 404"));
     gateway.stop();
 }
+
+/// A name is added while the gateway runs, answers at once, shows in the metrics, and is gone from them when removed.
+#[test]
+fn a_new_name_serves_at_once_and_its_metrics_go_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = folder.path().join("store");
+    let gateway = InProcess::start(&["--self-signed", "--storage", storage.to_str().unwrap()]);
+    let backend = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = backend.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (mut stream, _) = backend.accept().unwrap();
+        let mut line = [0; 5];
+        stream.read_exact(&mut line).unwrap();
+        stream.write_all(&line).unwrap();
+    });
+    let mut admin = gateway.admin();
+    let _: Changed = admin.ask(&add("blog", &address)).unwrap();
+
+    let ca = std::fs::read(folder.path().join("store-ca.pem")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in rustls_pki_types::pem::PemObject::pem_slice_iter(&ca) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let config = rustls::ClientConfig::builder_with_provider(std::sync::Arc::clone(
+        tlstunnel::tls::provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    let name = "blog.example.org".try_into().unwrap();
+    let client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let stream = TcpStream::connect(gateway.addresses.https[0]).unwrap();
+    let mut tls = rustls::StreamOwned::new(client, stream);
+    tls.write_all(b"hello").unwrap();
+    let mut answer = [0; 5];
+    tls.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello");
+
+    let labelled = "tlstunnel_route_connections_total{route=\"blog.example.org\"}";
+    assert_eq!(gateway.sample(labelled), Some(1.0));
+    let top: Top = admin.ask(&Request::Top { limit: 10 }).unwrap();
+    assert_eq!(top.connections[0].server_name.as_deref(), Some("blog.example.org"));
+    let _: Changed = admin.ask(&Request::Remove { name: "blog".to_owned() }).unwrap();
+    assert_eq!(gateway.sample(labelled), None);
+    drop(tls);
+    gateway.stop();
+}

@@ -175,3 +175,38 @@ fn a_successor_gets_the_storage_when_draining_begins() {
     assert_eq!(second.names(folder), ["a.example.org"]);
     assert_eq!(first.end(), Some(0));
 }
+
+#[test]
+fn the_originals_images_are_taken_over_and_a_damaged_one_is_left_alone() {
+    macro_rules! image {
+        ($name:literal) => {
+            include_bytes!(concat!("../../blockdev/tests/vectors/", $name)).as_slice()
+        };
+    }
+    let sound = [
+        (image!("v1-empty.img"), 0),
+        (image!("v1-one-name.img"), 1),
+        (image!("v1-first-superblock-stale.img"), 1),
+        (image!("v1-sixty-names-chained.img"), 60),
+    ];
+    for (image, names) in sound {
+        let folder = folder();
+        let folder = folder.path();
+        std::fs::write(folder.join("store"), image).unwrap();
+        for _ in 0..2 {
+            let program = Program::start(folder, &["--workers", "1"]);
+            assert_eq!(program.names(folder).len(), names);
+            program.signal("-KILL");
+            program.end();
+        }
+        assert_eq!(std::fs::read(folder.join("store.v1")).unwrap(), image);
+    }
+    let folder = folder();
+    let folder = folder.path();
+    let damaged = image!("v1-data-corrupt.img");
+    std::fs::write(folder.join("store"), damaged).unwrap();
+    let refused = command(folder).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("checksum"), "{}", said(&refused));
+    assert_eq!(std::fs::read(folder.join("store")).unwrap(), damaged);
+}

@@ -120,6 +120,13 @@ struct Proposal {
     pending: Option<PendingChange>,
 }
 
+/// A changed route, ready for connections; none when it goes away.
+#[derive(Debug)]
+struct ReadyChange {
+    name: RouteName,
+    after: Option<Arc<ActiveRoute>>,
+}
+
 impl Configuration {
     /// Names without dots are put under the first domain.
     ///
@@ -636,8 +643,8 @@ impl Core {
         let oldest = self.write(&edit)?;
 
         let mut routes = before.routes.clone();
-        for (name, route) in &ready {
-            routes = match route {
+        for ReadyChange { name, after } in &ready {
+            routes = match after {
                 Some(route) => routes.with(Arc::clone(route)),
                 None => routes.without(name),
             };
@@ -648,9 +655,9 @@ impl Core {
             certificates,
         }));
         self.head.send_replace(Head { generation: number, oldest, pending: proposal.pending });
-        for (name, route) in &ready {
+        for ReadyChange { name, after } in &ready {
             let old = before.routes.get(name).map(|active| &*active.backends);
-            let new = route.as_ref().map(|active| &*active.backends);
+            let new = after.as_ref().map(|active| &*active.backends);
             Backends::switch_checks(old, new, &self.gateway.resolver, &self.runtime);
         }
         let GenerationRecord { author, summary, .. } = &edit.record;
@@ -688,16 +695,19 @@ impl Core {
         &self,
         snapshot: &Snapshot,
         changes: &[RouteChange],
-    ) -> Result<Vec<(RouteName, Option<Arc<ActiveRoute>>)>, Refusal> {
+    ) -> Result<Vec<ReadyChange>, Refusal> {
         changes
             .iter()
             .map(|change| {
-                let Some(route) = &change.after else { return Ok((change.name.clone(), None)) };
+                let name = change.name.clone();
+                let Some(route) = &change.after else {
+                    return Ok(ReadyChange { name, after: None });
+                };
                 let previous = snapshot.routes.get(&change.name).map(|active| &**active);
                 let counters =
                     previous.map(|active| Arc::clone(&active.counters)).unwrap_or_default();
                 ActiveRoute::new(route, &self.gateway.limits, counters, previous)
-                    .map(|active| (change.name.clone(), Some(Arc::new(active))))
+                    .map(|active| ReadyChange { name, after: Some(Arc::new(active)) })
                     .map_err(|error| Refusal {
                         code: RefusalCode::Invalid,
                         message: format!("{}: {error}", change.name),

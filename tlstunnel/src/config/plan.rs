@@ -149,7 +149,7 @@ mod tests {
     fn generations_add_up_and_come_apart() {
         let (a, b, c): (RouteName, RouteName, RouteName) =
             ("a.test".parse().unwrap(), "b.test".parse().unwrap(), "c.test".parse().unwrap());
-        let mut net = || {
+        let net = || {
             let mut net = NetChanges::default();
             net.then(a.clone(), None, Some(settings("10.0.0.1:1")));
             net.then(b.clone(), Some(settings("10.0.0.2:2")), None);

@@ -177,7 +177,8 @@ impl Header {
         // Writing to a String does not fail.
         let _ = write!(out, " {0} {0} {1} {message_id} - {text}", self.app_name, self.process_id);
         if out.len() > MAX_MESSAGE {
-            out.truncate(out.floor_char_boundary(MAX_MESSAGE));
+            let end = (0..=MAX_MESSAGE).rev().find(|end| out.is_char_boundary(*end));
+            out.truncate(end.unwrap_or(0));
         }
         out
     }
