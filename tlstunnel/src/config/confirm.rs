@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use config_proto::message::Refusal;
 use tokio::time::Instant;
 
+use super::records::PendingRecord;
 use super::{AUTHOR_ROLLBACK, Configuration, Core, Head, PendingChange, Proposal, plan};
-use config_proto::message::Refusal;
 
 /// How long the gateway waits until it tries again to undo a change when the store failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ impl Core {
 
     /// What waited when the gateway stopped: with the time that is left by the clock on the wall, which may have been set
     /// in between, and never longer than was asked for.
-    pub(super) fn resume(record: super::PendingRecord, now: i64) -> PendingChange {
+    pub(super) fn resume(record: PendingRecord, now: i64) -> PendingChange {
         let left = record.deadline.saturating_sub(now).clamp(0, record.seconds.into());
         let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
         PendingChange { record, expires: Instant::now() + left }

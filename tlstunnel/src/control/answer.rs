@@ -1,7 +1,8 @@
 //! Answers to questions: lists, one route, the gateway's state, live connections.
 
 use config_proto::message::{
-    BackendState, MAX_PAGE, Refusal, RouteActivity, RouteDetail, RouteList, Severity, Status, Top,
+    BackendState, MAX_PAGE, Refusal, RouteActivity, RouteDetail, RouteList, Severity, Status,
+    StorageState, Top,
 };
 use config_proto::model::RouteName;
 
@@ -54,8 +55,8 @@ impl Control {
     }
 
     /// The gateway's state.
-    pub(super) async fn status(&self) -> Result<Status, Refusal> {
-        let storage = self.configuration.usage().await?;
+    pub(super) async fn status(&self) -> Status {
+        let usage = self.configuration.usage().await;
         let snapshot = self.gateway.snapshot.load_full();
         let mut problems: Vec<String> = self
             .findings(&snapshot, unix_now())
@@ -73,6 +74,11 @@ impl Control {
             problems
                 .push(format!("{backends_down} backends are down; tlstunnel-ctl show says why"));
         }
+        // Whoever asks for the state wants to hear of a storage that fails, not to fail with it.
+        let storage = usage.unwrap_or_else(|refusal| {
+            problems.push(refusal.message);
+            StorageState { used: 0, capacity: 0 }
+        });
         if storage.used > storage.capacity / 10 * 9 {
             problems.push("the store is more than nine tenths full".to_owned());
         }
@@ -80,7 +86,7 @@ impl Control {
             problems.push("the gateway is stopping".to_owned());
         }
         let counters = &self.gateway.counters;
-        Ok(Status {
+        Status {
             name: self.settings.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: snapshot.generation,
@@ -95,7 +101,7 @@ impl Control {
             pending: self.configuration.pending(),
             storage,
             problems,
-        })
+        }
     }
 
     /// The busiest routes and the oldest connections.

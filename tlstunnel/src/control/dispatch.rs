@@ -23,7 +23,7 @@ impl Control {
                 json(self.list(filter.as_deref(), after.as_ref(), limit))
             }
             Request::Show { name } => json(self.show(&name)?),
-            Request::Status => json(self.status().await?),
+            Request::Status => json(self.status().await),
             Request::History { before, limit } => json(configuration.history(before, limit).await?),
             Request::Diff { from, to } => json(configuration.diff(from, to).await?),
             Request::Rollback { generation } => {
