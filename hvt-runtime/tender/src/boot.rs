@@ -139,7 +139,7 @@ impl BootData<'_> {
     fn places(&self) -> Places {
         let extension = if self.is_extended() { size_of::<BootExtension>() } else { 0 };
         let manifest = BOOT_INFO_ADDRESS + (size_of::<BootInfo>() + extension) as u64;
-        let entries = self.manifest.entries().len() * size_of::<Entry>();
+        let entries = size_of_val(self.manifest.entries());
         let cmdline = manifest + (size_of::<manifest::Header>() + entries) as u64;
         let args = cmdline + CMDLINE_SIZE as u64;
         let (args_len, env_len) = match self.is_extended() {

@@ -42,6 +42,9 @@ pub enum Misuse {
         /// What is wrong with it.
         fault: PointerFault,
     },
+    /// The indices or entries of the ring make no sense.
+    #[error("ring: {0}")]
+    Ring(RingMisuse),
     /// No such call, or one that was not negotiated.
     #[error("there is no hypercall {0}, or the image did not ask for it")]
     UnknownCall(u16),
@@ -55,6 +58,20 @@ pub enum Misuse {
         /// `output` or `input`.
         direction: &'static str,
     },
+}
+
+/// How a guest broke the rules of the ring ([`hvt_abi::ring`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RingMisuse {
+    /// The guest's index is further ahead than the ring has slots.
+    #[error("{0} entries are submitted at once; the ring has 1024")]
+    TooManyEntries(u32),
+    /// The guest does not consume the answers to its reads.
+    #[error("more than 1024 answers to reads wait for the guest")]
+    TooManyAnswers,
+    /// An entry names no network device.
+    #[error("there is no network device with handle {0}")]
+    NoDevice(u32),
 }
 
 /// Serves the calls of one guest.

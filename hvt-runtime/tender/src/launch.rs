@@ -3,25 +3,28 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
+use hvt_abi::boot::{FEATURE_RING_IO, GUEST_MAX_MEMORY};
 use hvt_abi::extension::{
     FEATURE_BLOCK_FLUSH, FEATURE_BOOT_EXTENSION, FEATURE_RING3, FEATURE_SHUTDOWN,
 };
 use hvt_abi::hypercall::{EXIT_ABORT, TrapFrame};
 use vm_memory::MmapRegion;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use crate::boot::BootData;
 use crate::border::Border;
 use crate::crash::{End, Registers, report};
 use crate::device::console::{Console, message};
+use crate::device::ring::{self, RingQueue};
 use crate::device::{Devices, transfer};
 use crate::failure::{EXIT_CRASH, EXIT_MISUSE, EXIT_SIGNAL, Failure};
 use crate::image::Image;
 use crate::kvm::{Machine, Ring};
-use crate::layout::Layout;
+use crate::layout::{Layout, RING_RESERVE};
 use crate::memory::GuestSpace;
 use crate::options::Options;
 use crate::sandbox;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{self, Shutdown};
 
 /// The extensions that the KVM backend offers.
 const OFFERED: u32 =
@@ -32,19 +35,26 @@ const OFFERED: u32 =
 /// # Errors
 /// When the guest can't be started, or the host fails under it.
 pub fn run(options: &Options) -> Result<u8, Failure> {
-    let memory = options.memory_mib << 20;
+    let mut memory = options.memory_mib << 20;
     let image = Image::open(&options.image, memory)?;
     image.manifest.check_attached(options)?;
     let devices = Arc::new(Devices::attach(&image.manifest, options)?);
 
-    let accepted = image.guest.map_or(0, |note| note.features);
-    let features = accepted & OFFERED;
-    let privilege = if features & FEATURE_RING3 != 0 { Ring::Three } else { Ring::Zero };
+    let accepted = image.guest.map_or(FEATURE_RING_IO, |note| note.features);
+    let privilege = if accepted & FEATURE_RING3 != 0 { Ring::Three } else { Ring::Zero };
+    let ring = accepted & FEATURE_RING_IO != 0
+        && devices.nets().next().is_some()
+        && memory >= 2 * RING_RESERVE;
+    if ring {
+        // The ring lies above the guest's memory, but where a call can still point.
+        memory = memory.min(GUEST_MAX_MEMORY - RING_RESERVE);
+    }
+    let features = accepted & if ring { OFFERED | FEATURE_RING_IO } else { OFFERED };
     let mut boot = BootData {
         kernel_end: image.kernel_end,
         cycles_per_second: 0,
         host_features: features,
-        guest_features: accepted,
+        guest_features: image.guest.map_or(0, |note| note.features),
         process_call: 0,
         manifest: &image.manifest,
         devices: &devices,
@@ -53,17 +63,31 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     };
     boot.check()?;
     let layout = match (&image.guest, privilege) {
-        (Some(note), Ring::Three) => Layout::guarded(&image, note, boot.end(), memory, false)?,
-        _ => Layout::stock(&image, memory, false),
+        (Some(note), Ring::Three) => Layout::guarded(&image, note, boot.end(), memory, ring)?,
+        _ => Layout::stock(&image, memory, ring)?,
     };
 
+    let host = |what| move |source| Failure::Host { what, source };
     let space = Arc::new(load(&image, &layout)?);
+    let ring = layout.ring.map(|_| map(RING_RESERVE)).transpose()?.map(Arc::new);
     let mut machine =
-        Machine::new(Arc::clone(&space), None, layout.clone(), image.entry, privilege)?;
+        Machine::new(Arc::clone(&space), ring.clone(), layout.clone(), image.entry, privilege)?;
     boot.cycles_per_second = machine.cycles_per_second()?;
     boot.write(&space, &layout)?;
-    let host = |what| move |source| Failure::Host { what, source };
+    // Signals must reach this thread, which runs the guest, so others block them.
+    let blocked = shutdown::block_signals().map_err(host("signals"))?;
+    let kick = match ring {
+        None => None,
+        Some(ring) => {
+            let kick = EventFd::new(EFD_CLOEXEC).map_err(host("an event for the ring"))?;
+            machine.register_kick(&kick)?;
+            let fd = kick.as_raw_fd();
+            ring::start(RingQueue::new(ring, Arc::clone(&space), Arc::clone(&devices)), kick)?;
+            Some(fd)
+        }
+    };
     let shutdown = Shutdown::install().map_err(host("signal handlers"))?;
+    blocked.restore().map_err(host("signals"))?;
     let console = Console::stdout().map_err(host("standard output"))?;
     let mut border =
         Border::new(Arc::clone(&space), Arc::clone(&devices), console, shutdown, features);
@@ -74,6 +98,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         image: image.file.as_fd().as_raw_fd(),
         border: border.descriptors(),
         devices: &devices,
+        kick,
     };
     sandbox::enter(&needs)?;
     let end = machine.run(&mut border)?;
@@ -83,10 +108,7 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
 /// Reserves the guest's memory and copies the image into it.
 fn load(image: &Image, layout: &Layout) -> Result<GuestSpace, Failure> {
     let host = |what| move |source| Failure::Host { what, source };
-    let size = usize::try_from(layout.memory).unwrap_or(usize::MAX);
-    let region = MmapRegion::new(size)
-        .map_err(|e| host("guest memory")(std::io::Error::other(e.to_string())))?;
-    let mut space = GuestSpace::new(region, 0);
+    let mut space = GuestSpace::new(map(layout.memory)?, 0);
     for segment in &image.segments {
         let slice = space.loader_slice(segment.address, segment.file_len)?;
         transfer::read_exact_at(image.file.as_fd(), &slice, segment.offset)
@@ -94,6 +116,13 @@ fn load(image: &Image, layout: &Layout) -> Result<GuestSpace, Failure> {
     }
     space.permit(layout.permissions());
     Ok(space)
+}
+
+/// Reserves memory; the host gives pages when they are first touched.
+fn map(len: u64) -> Result<MmapRegion, Failure> {
+    let fail = |e: String| Failure::Host { what: "memory", source: std::io::Error::other(e) };
+    let len = usize::try_from(len).map_err(|e| fail(e.to_string()))?;
+    MmapRegion::new(len).map_err(|e| fail(e.to_string()))
 }
 
 /// Tells how the guest ended and gives the status for it.

@@ -96,8 +96,14 @@ pub enum LayoutError {
 impl Layout {
     /// The layout of a stock guest: everything from 1 MiB up may be written, except segments that say otherwise, and the
     /// stack starts at the top with nothing below it but the heap.
-    #[must_use]
-    pub fn stock(image: &Image, memory: u64, ring: bool) -> Self {
+    ///
+    /// # Errors
+    /// When the image does not fit.
+    pub fn stock(image: &Image, memory: u64, ring: bool) -> Result<Self, LayoutError> {
+        if image.end > memory {
+            let (need_mib, have_mib) = (image.end.div_ceil(1 << 20), memory >> 20);
+            return Err(LayoutError::TooSmall { need_mib, have_mib });
+        }
         let mut areas = vec![Area {
             pages: BOOT_INFO_ADDRESS..GUEST_MIN_BASE,
             rights: Rights::Read,
@@ -113,7 +119,8 @@ impl Layout {
         push_heap(&mut areas, at..memory);
         let stack = image.end..memory;
         let thread_stacks = ThreadStacks::default();
-        Self { areas, memory, heap_end: memory, stack, thread_stacks, ring: None }.with_ring(ring)
+        let layout = Self { areas, memory, heap_end: memory, stack, thread_stacks, ring: None };
+        Ok(layout.with_ring(ring))
     }
 
     /// The layout of a guest of ours: from the bottom the image, the heap, thread stacks, the first stack, each stack

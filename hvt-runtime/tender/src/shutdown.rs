@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+/// What asks to stop.
+const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+
 static REQUESTS: AtomicU32 = AtomicU32::new(0);
 static LAST_SIGNAL: AtomicI32 = AtomicI32::new(0);
 static WAKE: AtomicI32 = AtomicI32::new(-1);
@@ -30,7 +33,7 @@ impl Shutdown {
     pub fn install() -> io::Result<Self> {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         WAKE.store(event.as_raw_fd(), Ordering::Release);
-        for signal in [libc::SIGTERM, libc::SIGINT] {
+        for signal in SIGNALS {
             // SAFETY: the structure is fully set (zeroed is valid for it: no flags, empty mask), and `note` does only
             // what is safe in a handler: atomics and write(2). It leaves errno as it was.
             let result = unsafe {
@@ -68,6 +71,44 @@ impl Shutdown {
         let enough = if understands { 2 } else { 1 };
         let ended = REQUESTS.load(Ordering::Acquire) >= enough;
         ended.then(|| LAST_SIGNAL.load(Ordering::Acquire))
+    }
+}
+
+/// The signals of this module, blocked for the calling thread and for the threads that it starts.
+#[derive(Debug)]
+pub struct BlockedSignals(());
+
+/// Blocks the signals that ask to stop, so that a thread that is started now never gets them.
+///
+/// # Errors
+/// When the host refuses.
+pub fn block_signals() -> io::Result<BlockedSignals> {
+    change_mask(libc::SIG_BLOCK).map(BlockedSignals)
+}
+
+impl BlockedSignals {
+    /// Lets the calling thread, and no other, have them.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub fn restore(self) -> io::Result<()> {
+        change_mask(libc::SIG_UNBLOCK)
+    }
+}
+
+fn change_mask(how: libc::c_int) -> io::Result<()> {
+    // SAFETY: the set is initialised by sigemptyset before it is used, and all pointers are to this frame or null.
+    let result = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in SIGNALS {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut())
+    };
+    match result {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
     }
 }
 

@@ -11,8 +11,8 @@ const MAX_SECTIONS: u64 = 4096;
 const MAX_SYMBOLS: u64 = 4 << 20;
 /// The longest name that is shown, before demangling.
 const MAX_NAME: usize = 512;
-const SECTION_SIZE: u64 = 64;
-const SYMBOL_SIZE: u64 = 24;
+const SECTION_SIZE: usize = 64;
+const SYMBOL_SIZE: usize = 24;
 const SHT_SYMTAB: u32 = 2;
 const STT_FUNC: u8 = 2;
 
@@ -48,8 +48,8 @@ impl<'a> Symbols<'a> {
     fn find(file: &'a File) -> Option<Self> {
         let header: [u8; 64] = read(file, 0)?;
         let (sections, count) = (u64_at(&header, 40), u64::from(u16_at(&header, 60)));
-        let section = |index: u64| -> Option<[u8; SECTION_SIZE as usize]> {
-            read(file, sections.checked_add(index.checked_mul(SECTION_SIZE)?)?)
+        let section = |index: u64| -> Option<[u8; SECTION_SIZE]> {
+            read(file, sections.checked_add(index.checked_mul(SECTION_SIZE as u64)?)?)
         };
         for index in 0..count.min(MAX_SECTIONS) {
             let symbols = section(index)?;
@@ -65,16 +65,16 @@ impl<'a> Symbols<'a> {
     /// One pass over the table for all addresses.
     fn search(&self, addresses: &[u64]) -> Vec<Option<Match>> {
         let mut best: Vec<Option<Match>> = vec![None; addresses.len()];
-        let mut left = (self.table.1 / SYMBOL_SIZE).min(MAX_SYMBOLS);
+        let mut left = (self.table.1 / SYMBOL_SIZE as u64).min(MAX_SYMBOLS);
         let mut at = self.table.0;
-        let mut chunk = vec![0; 1024 * SYMBOL_SIZE as usize];
+        let mut chunk = vec![0; 1024 * SYMBOL_SIZE];
         while left > 0 {
             let count = left.min(1024);
-            let len = usize::try_from(count * SYMBOL_SIZE).unwrap_or(0);
+            let len = usize::try_from(count).unwrap_or(0) * SYMBOL_SIZE;
             if self.file.read_exact_at(&mut chunk[..len], at).is_err() {
                 break;
             }
-            for symbol in chunk[..len].chunks_exact(SYMBOL_SIZE as usize) {
+            for symbol in chunk[..len].chunks_exact(SYMBOL_SIZE) {
                 if symbol[4] & 0xf != STT_FUNC {
                     continue;
                 }
@@ -88,7 +88,7 @@ impl<'a> Symbols<'a> {
                 }
             }
             left -= count;
-            at = at.saturating_add(count * SYMBOL_SIZE);
+            at = at.saturating_add(len as u64);
         }
         best
     }

@@ -2,7 +2,7 @@
 //!
 //! Where two results are allowed, kinds of KVM differ (see `ARCHITECTURE.md`): some check the task's bitmap, some only
 //! IOPL. Both end the guest.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod support;
 

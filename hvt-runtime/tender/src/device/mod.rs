@@ -8,6 +8,7 @@ pub mod block;
 pub mod console;
 pub mod net;
 pub mod pcap;
+pub mod ring;
 pub mod tap;
 pub mod transfer;
 

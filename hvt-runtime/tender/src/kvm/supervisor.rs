@@ -33,7 +33,7 @@ pub(super) const GDT_LIMIT: u16 = 7 * 8 - 1;
 pub(super) const IDT_ADDRESS: u64 = IDT.1;
 pub(super) const IDT_LIMIT: u16 = 256 * 16 - 1;
 pub(super) const TSS_ADDRESS: u64 = TSS.1;
-pub(super) const TSS_LIMIT: u32 = 104 + BITMAP_LEN as u32 - 1;
+pub(super) const TSS_LIMIT: u32 = 104 + (KICK_PORT as u32 + 3) / 8 + 2 - 1;
 
 /// Selectors in the GDT.
 const KERNEL_CODE: u16 = 0x08;

@@ -12,6 +12,8 @@ mod seccomp;
 
 use std::io;
 
+use seccompiler::BpfProgram;
+
 use crate::border::BorderDescriptors;
 use crate::device::Devices;
 use crate::device::console::message;
@@ -46,26 +48,44 @@ pub struct Needs<'a> {
     pub border: BorderDescriptors,
     /// The guest's devices.
     pub devices: &'a Devices,
+    /// What wakes the ring's thread, when there is a ring.
+    pub kick: Option<i32>,
 }
 
-/// Enters the sandbox; there is no way back.
+/// Sandboxes the thread that serves the guest, and closes descriptors for the whole process; there is no way back.
 ///
 /// # Errors
 /// When a step fails. A kernel without landlock is told about and accepted: the filter alone already leaves no system
 /// call that opens anything.
 pub fn enter(needs: &Needs<'_>) -> Result<(), SandboxError> {
     descriptors::close_others(&needs.descriptors())?;
-    privileges::drop_all()?;
-    if !files::forbid()? {
+    if !restrict(&seccomp::serving(needs)?)? {
         message("note: this kernel has no landlock; the sandbox is the seccomp filter alone");
     }
-    seccomp::load(&seccomp::serving(needs)?)
+    Ok(())
+}
+
+/// Sandboxes the calling thread to serve the ring: it may only move frames. To be called before [`enter`].
+///
+/// # Errors
+/// As [`enter`].
+pub fn enter_ring_thread(kick: i32, devices: &Devices) -> Result<(), SandboxError> {
+    restrict(&seccomp::moving_frames(kick, devices)?).map(|_landlock| ())
+}
+
+/// Whether landlock took part.
+fn restrict(filter: &BpfProgram) -> Result<bool, SandboxError> {
+    privileges::drop_all()?;
+    let landlock = files::forbid()?;
+    seccomp::load(filter)?;
+    Ok(landlock)
 }
 
 impl Needs<'_> {
     fn descriptors(&self) -> Vec<i32> {
         let mut all = vec![libc::STDERR_FILENO, self.image, self.border.console, self.border.wake];
         all.extend(self.vcpu);
+        all.extend(self.kick);
         for (_, device) in self.devices.iter() {
             all.push(device.raw_fd());
         }

@@ -1,6 +1,7 @@
 //! The seccomp filter: an allow list with arguments. Anything else kills the process.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd};
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -8,7 +9,7 @@ use seccompiler::{
 };
 
 use super::{Needs, SandboxError};
-use crate::device::Device;
+use crate::device::{Device, Devices};
 
 /// `_IO(0xAE, 0x80)`.
 const KVM_RUN: u64 = 0xae80;
@@ -50,31 +51,33 @@ pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
         list.with(libc::SYS_pread64, &[fd_is(*fd)])?;
     }
 
-    // Memory for the tender itself: never executable, never from a file.
-    let anonymous = u64::from(libc::MAP_ANONYMOUS.unsigned_abs());
-    let (prot, flags) = (masked(2, executable(), 0), masked(3, anonymous, anonymous));
-    list.with(libc::SYS_mmap, &[prot, flags])?;
-    list.with(libc::SYS_mprotect, &[masked(2, executable(), 0)])?;
-    // The standard library looks whether a descriptor is open before it closes it.
-    list.with(libc::SYS_fcntl, &[argument_is(1, u64::from(libc::F_GETFD.unsigned_abs()))])?;
+    list.every_thread()?;
     for call in [
         libc::SYS_ppoll,
-        libc::SYS_munmap,
-        libc::SYS_mremap,
-        libc::SYS_madvise,
-        libc::SYS_brk,
-        libc::SYS_futex,
         libc::SYS_clock_gettime,
         libc::SYS_restart_syscall,
         libc::SYS_rt_sigreturn,
-        libc::SYS_rt_sigprocmask,
-        libc::SYS_sigaltstack,
-        libc::SYS_close,
-        libc::SYS_exit,
-        libc::SYS_exit_group,
     ] {
         list.always(call);
     }
+    list.compile()
+}
+
+/// The filter of the ring's thread.
+pub(super) fn moving_frames(kick: i32, devices: &Devices) -> Result<BpfProgram, SandboxError> {
+    let mut list = AllowList::default();
+    list.with(libc::SYS_read, &[fd_is(kick)])?;
+    list.with(libc::SYS_write, &[fd_is(libc::STDERR_FILENO)])?;
+    for (_, net) in devices.nets() {
+        let fd = net.as_fd().as_raw_fd();
+        list.with(libc::SYS_read, &[fd_is(fd)])?;
+        list.with(libc::SYS_write, &[fd_is(fd)])?;
+        if let Some(recording) = net.pcap_fd() {
+            list.with(libc::SYS_write, &[fd_is(recording)])?;
+        }
+    }
+    list.always(libc::SYS_clock_gettime);
+    list.every_thread()?;
     list.compile()
 }
 
@@ -103,6 +106,32 @@ impl AllowList {
         let all = all.map_err(broken)?.into_iter().cloned().collect();
         let rule = SeccompRule::new(all).map_err(|e| broken(&e))?;
         self.rules.entry(call).or_default().push(rule);
+        Ok(())
+    }
+
+    /// What any thread of a Rust program needs: memory, never executable and never from a file, locks, and its end.
+    fn every_thread(&mut self) -> Result<(), SandboxError> {
+        let anonymous = u64::from(libc::MAP_ANONYMOUS.unsigned_abs());
+        let (prot, flags) = (masked(2, executable(), 0), masked(3, anonymous, anonymous));
+        self.with(libc::SYS_mmap, &[prot, flags])?;
+        self.with(libc::SYS_mprotect, &[masked(2, executable(), 0)])?;
+        // The standard library looks whether a descriptor is open before it closes it.
+        let look = argument_is(1, u64::from(libc::F_GETFD.unsigned_abs()));
+        self.with(libc::SYS_fcntl, &[look])?;
+        for call in [
+            libc::SYS_munmap,
+            libc::SYS_mremap,
+            libc::SYS_madvise,
+            libc::SYS_brk,
+            libc::SYS_futex,
+            libc::SYS_rt_sigprocmask,
+            libc::SYS_sigaltstack,
+            libc::SYS_close,
+            libc::SYS_exit,
+            libc::SYS_exit_group,
+        ] {
+            self.always(call);
+        }
         Ok(())
     }
 
