@@ -28,7 +28,11 @@ enum State {
     Unused,
     /// In the ready queue, or the one that runs.
     Ready(Wake),
-    Waiting { channel: Channel, sequence: u64, deadline: Option<u64> },
+    Waiting {
+        channel: Channel,
+        sequence: u64,
+        deadline: Option<u64>,
+    },
 }
 
 /// The threads of a program and what each waits for.

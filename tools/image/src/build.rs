@@ -50,7 +50,8 @@ pub fn build(project: &Project, package: &str, wanted: Wanted) -> Result<PathBuf
     let notes = notes_object(&folder, &choice)?;
     let program = program(project, package, &choice, &libraries, &notes)?;
 
-    let linked = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
+    let linked =
+        fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     let finished = image::finish(&linked).context("the linked program")?;
     let target = folder.join(&choice.name).with_extension("hvt");
     write(&target, &finished.bytes)?;
@@ -117,9 +118,8 @@ fn program(
 ) -> Result<PathBuf> {
     let mut command = cargo_for_target(project, "rustc");
     command.args(["--release", "--package", package, choice.option, &choice.name, "--"]);
-    let relative = |path: &Path| {
-        path.strip_prefix(&project.workspace_root).unwrap_or(path).to_path_buf()
-    };
+    let relative =
+        |path: &Path| path.strip_prefix(&project.workspace_root).unwrap_or(path).to_path_buf();
     let base = format!("-Wl,--image-base={IMAGE_BASE:#x}");
     let mut folder_option = OsString::from("-L");
     folder_option.push(relative(libraries));
@@ -153,7 +153,10 @@ fn cargo_for_target(project: &Project, subcommand: &str) -> Command {
     let mut command = Command::new(cargo());
     command.current_dir(&project.workspace_root);
     command.arg(subcommand);
-    command.arg(format!("--target={TARGET}")).arg("--target-dir").arg(project.folder().join("cargo"));
+    command
+        .arg(format!("--target={TARGET}"))
+        .arg("--target-dir")
+        .arg(project.folder().join("cargo"));
     let remaps = remaps(project);
     let mut flags = vec![
         "--cfg=hvt_guest".to_owned(),
@@ -169,8 +172,11 @@ fn cargo_for_target(project: &Project, subcommand: &str) -> Command {
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     // The same for C: paths, and no checking wrappers of glibc's, which are not there.
     let prefix_maps = remaps.iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}"));
-    let c_flags: Vec<_> =
-        ["-U_FORTIFY_SOURCE", "-fno-pic"].map(str::to_owned).into_iter().chain(prefix_maps).collect();
+    let c_flags: Vec<_> = ["-U_FORTIFY_SOURCE", "-fno-pic"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(prefix_maps)
+        .collect();
     command.env(format!("CFLAGS_{}", TARGET.replace('-', "_")), c_flags.join(" "));
     command
 }
@@ -230,7 +236,8 @@ fn artifact(mut command: Command, name: &str) -> Result<PathBuf> {
         let message: Message = serde_json::from_str(line).context("a message of cargo's")?;
         let of_target = message.target.is_some_and(|target| target.name == name);
         if message.reason == "compiler-artifact" && of_target {
-            let archive = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "a");
+            let archive =
+                |path: &PathBuf| path.extension().is_some_and(|extension| extension == "a");
             let archive = message.filenames.iter().find(|path| archive(path)).cloned();
             found = message.executable.or(archive).or(found);
         }
@@ -244,7 +251,8 @@ fn hash(bytes: &[u8]) -> String {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
     }
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -57,7 +57,10 @@ fn check(file: &Elf<'_>) -> Result<()> {
         let flags = segment.p_flags(endian);
         let both = flags.contains(elf::PF_W) && flags.contains(elf::PF_X);
         ensure!(!both, "the segment at {start:#x} is writable and executable");
-        ensure!(start - start % PAGE >= last_end, "the segment at {start:#x} shares a page with the one before");
+        ensure!(
+            start - start % PAGE >= last_end,
+            "the segment at {start:#x} shares a page with the one before"
+        );
         last_end = (start + size).next_multiple_of(PAGE);
     }
     for name in [hvt_abi::note::ABI1_SECTION, hvt_abi::note::MFT1_SECTION] {
@@ -72,13 +75,15 @@ fn loads<'a>(file: &'a Elf<'_>) -> impl Iterator<Item = &'a ProgramHeader64<Litt
 
 /// Where the bytes of the last segment end in the file.
 fn loaded_end(file: &Elf<'_>) -> Result<usize> {
-    let ends = loads(file).map(|segment| segment.p_offset(LittleEndian) + segment.p_filesz(LittleEndian));
+    let ends =
+        loads(file).map(|segment| segment.p_offset(LittleEndian) + segment.p_filesz(LittleEndian));
     to_usize(ends.max().context("no segments")?)
 }
 
 /// Where the last segment ends in memory.
 fn memory_end(file: &Elf<'_>) -> u64 {
-    let ends = loads(file).map(|segment| segment.p_vaddr(LittleEndian) + segment.p_memsz(LittleEndian));
+    let ends =
+        loads(file).map(|segment| segment.p_vaddr(LittleEndian) + segment.p_memsz(LittleEndian));
     ends.max().unwrap_or(0)
 }
 
@@ -177,11 +182,7 @@ fn symbol_file(file: &Elf<'_>) -> SymbolFile {
     for section in &sections {
         section.write(&mut bytes);
     }
-    SymbolFile {
-        bytes,
-        symbols: (symbols_at, symbols.len()),
-        names: (names_at, names.len()),
-    }
+    SymbolFile { bytes, symbols: (symbols_at, symbols.len()), names: (names_at, names.len()) }
 }
 
 /// Address and size of the code.

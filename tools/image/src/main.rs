@@ -74,8 +74,8 @@ fn run(action: Action) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Action::Show { image } => {
-            let bytes =
-                std::fs::read(&image).with_context(|| format!("cannot read {}", image.display()))?;
+            let bytes = std::fs::read(&image)
+                .with_context(|| format!("cannot read {}", image.display()))?;
             let report = show::report(&bytes).with_context(|| image.display().to_string())?;
             print!("{report}");
             Ok(ExitCode::SUCCESS)

@@ -5,7 +5,9 @@
 //! changes, so the ABI note is aligned to four and the manifest to eight; our own note may follow the first.
 
 use anyhow::{Context, Result};
-use hvt_abi::manifest::{BLOCK_BASIC, Entry, Header, NET_BASIC, NAME_SIZE, RESERVED_FIRST, VERSION};
+use hvt_abi::manifest::{
+    BLOCK_BASIC, Entry, Header, NAME_SIZE, NET_BASIC, RESERVED_FIRST, VERSION,
+};
 use hvt_abi::note::{
     ABI1_SECTION, Abi1Note, GUEST_SECTION, GuestNote, INTERPRETER, MFT1, MFT1_SECTION, SOLO5_NAME,
 };

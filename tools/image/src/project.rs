@@ -120,7 +120,10 @@ impl Project {
         let Some(found) = self.packages.iter().find(|candidate| candidate.name == package) else {
             let mut names: Vec<_> = self.packages.iter().map(|p| p.name.as_str()).collect();
             names.sort_unstable();
-            bail!("there is no package {package} in this workspace; there are {}", names.join(", "));
+            bail!(
+                "there is no package {package} in this workspace; there are {}",
+                names.join(", ")
+            );
         };
         let (kind, option, name) = match wanted {
             Wanted::Program(name) => ("bin", "--bin", name.as_deref()),
@@ -213,9 +216,8 @@ mod tests {
 
     #[test]
     fn a_wrong_name_is_answered_with_the_right_ones() {
-        let error = |package: &str, wanted| {
-            project().choose(package, &wanted).unwrap_err().to_string()
-        };
+        let error =
+            |package: &str, wanted| project().choose(package, &wanted).unwrap_err().to_string();
         assert!(error("three", Wanted::Program(None)).contains("one, two"));
         assert!(error("two", Wanted::Program(None)).contains("a or b"));
         assert!(error("one", Wanted::Example("x".to_owned())).contains("demo"));

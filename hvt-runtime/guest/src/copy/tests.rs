@@ -48,7 +48,9 @@ fn copies_are_exact_and_touch_nothing_else() {
 fn overlapping_copies_keep_the_source_as_it_was() {
     at_each_level(|| {
         for len in lengths() {
-            for (from, to) in [(0, 1), (1, 0), (0, 17), (33, 0), (0, 64), (64, 0), (100, 3), (3, 100)] {
+            for (from, to) in
+                [(0, 1), (1, 0), (0, 17), (33, 0), (0, 64), (64, 0), (100, 3), (3, 100)]
+            {
                 let mut bytes = pattern(len + 128);
                 let mut expected = bytes.clone();
                 expected.copy_within(from..from + len, to);
@@ -85,7 +87,8 @@ fn comparisons_find_the_first_difference_and_its_sign() {
         for len in (0..300).chain([1000, 4097]) {
             let a = pattern(len);
             // SAFETY: both ranges have `len` bytes.
-            let compare = |b: &[u8]| unsafe { hvt_memcmp(a.as_ptr().cast(), b.as_ptr().cast(), len) };
+            let compare =
+                |b: &[u8]| unsafe { hvt_memcmp(a.as_ptr().cast(), b.as_ptr().cast(), len) };
             assert_eq!(compare(&a.clone()), 0);
             let step = if len > 200 { 37 } else { 1 };
             for at in (0..len).step_by(step) {

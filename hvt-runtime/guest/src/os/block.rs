@@ -33,13 +33,16 @@ static TOLD_NO_FLUSH: AtomicBool = AtomicBool::new(false);
 
 /// Takes the attached block devices of the manifest.
 pub(super) fn start(entries: &'static [Entry]) {
-    let blocks = entries.iter().enumerate().filter(|(_, e)| e.kind == BLOCK_BASIC && e.attached != 0);
+    let blocks =
+        entries.iter().enumerate().filter(|(_, e)| e.kind == BLOCK_BASIC && e.attached != 0);
     let all: Vec<Device> = blocks
         .map(|(index, entry)| {
             let end = entry.name.iter().position(|&byte| byte == 0).unwrap_or(entry.name.len());
             let block_size = usize::from(entry.block().block_size);
             if !block_size.is_power_of_two() || block_size > MAX_BLOCK {
-                console::fatal(format_args!("block device {index} has blocks of {block_size} bytes"));
+                console::fatal(format_args!(
+                    "block device {index} has blocks of {block_size} bytes"
+                ));
             }
             Device {
                 name: &entry.name[..end],

@@ -35,7 +35,9 @@ pub(super) fn word() -> u64 {
         for _ in 0..4 {
             let (value, ok): (u64, u8);
             // SAFETY: the processor has it.
-            unsafe { asm!("rdseed {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) };
+            unsafe {
+                asm!("rdseed {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack))
+            };
             if ok != 0 {
                 return value;
             }
@@ -44,12 +46,16 @@ pub(super) fn word() -> u64 {
     for _ in 0..TRIES {
         let (value, ok): (u64, u8);
         // SAFETY: `start` has seen it.
-        unsafe { asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) };
+        unsafe {
+            asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack))
+        };
         if ok != 0 {
             return value;
         }
     }
-    console::fatal(format_args!("RDRAND failed {TRIES} times in a row: no randomness, so no going on"))
+    console::fatal(format_args!(
+        "RDRAND failed {TRIES} times in a row: no randomness, so no going on"
+    ))
 }
 
 /// Fills a buffer.
@@ -62,7 +68,11 @@ pub(super) fn fill(buffer: &mut [u8]) {
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, _flags: c_uint) -> isize {
+pub(super) unsafe extern "C" fn getrandom(
+    buffer: *mut c_void,
+    len: usize,
+    _flags: c_uint,
+) -> isize {
     if len == 0 {
         return 0;
     }

@@ -87,8 +87,7 @@ unsafe extern "C" fn epoll_wait(
 
 #[unsafe(no_mangle)]
 extern "C" fn eventfd(initial: c_uint, flags: c_int) -> c_int {
-    let event =
-        Event { count: u64::from(initial), semaphore: flags & libc::EFD_SEMAPHORE != 0 };
+    let event = Event { count: u64::from(initial), semaphore: flags & libc::EFD_SEMAPHORE != 0 };
     let nonblocking = flags & libc::EFD_NONBLOCK != 0;
     status(with_files(|files| files.open(Kind::Event(event), libc::O_RDWR, nonblocking)))
 }

@@ -127,6 +127,14 @@ unsafe extern "C" fn stat64(path: *const c_char, out: *mut Status) -> c_int {
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]
+unsafe extern "C" fn stat(path: *const c_char, out: *mut Status) -> c_int {
+    // SAFETY: the caller's promise; on x86-64 both structures are the same.
+    unsafe { stat64(path, out) }
+}
+
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
 unsafe extern "C" fn lstat64(path: *const c_char, out: *mut Status) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { stat64(path, out) }
@@ -534,13 +542,17 @@ extern "C" fn isatty(fd: c_int) -> c_int {
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn socketpair(family: c_int, kind: c_int, _protocol: c_int, out: *mut c_int) -> c_int {
+unsafe extern "C" fn socketpair(
+    family: c_int,
+    kind: c_int,
+    _protocol: c_int,
+    out: *mut c_int,
+) -> c_int {
     if family != libc::AF_UNIX || kind & 0xf != libc::SOCK_STREAM {
         return fail(Errno(libc::EAFNOSUPPORT));
     }
-    let pair = with_files(|files| {
-        files.open_pair([libc::O_RDWR; 2], kind & libc::SOCK_NONBLOCK != 0)
-    });
+    let pair =
+        with_files(|files| files.open_pair([libc::O_RDWR; 2], kind & libc::SOCK_NONBLOCK != 0));
     // SAFETY: the caller's promise.
     status(pair.map(|pair| unsafe {
         out.cast::<[c_int; 2]>().write(pair);

@@ -210,6 +210,21 @@ unsafe extern "C" fn mmap64(
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]
+unsafe extern "C" fn mmap(
+    hint: *mut c_void,
+    len: usize,
+    rights: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: i64,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { mmap64(hint, len, rights, flags, fd, offset) }
+}
+
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
 unsafe extern "C" fn munmap(start: *mut c_void, _len: usize) -> c_int {
     let Some(block) = NonNull::new(start.cast()) else { return error::fail(Errno::INVALID) };
     // What is not the heap's is a file in the image, which stays.

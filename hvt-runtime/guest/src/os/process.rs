@@ -226,11 +226,7 @@ fn signal_index(signal: c_int) -> usize {
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sigaction(
-    signal: c_int,
-    new: *const Action,
-    old: *mut Action,
-) -> c_int {
+unsafe extern "C" fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int {
     let index = signal_index(signal);
     if index == 0 || signal == libc::SIGKILL || signal == libc::SIGSTOP {
         return error::fail(Errno::INVALID);
@@ -274,7 +270,11 @@ unsafe extern "C" fn sigprocmask(_: c_int, _: *const c_void, old: *mut libc::sig
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pthread_sigmask(how: c_int, new: *const c_void, old: *mut libc::sigset_t) -> c_int {
+unsafe extern "C" fn pthread_sigmask(
+    how: c_int,
+    new: *const c_void,
+    old: *mut libc::sigset_t,
+) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { sigprocmask(how, new, old) }
 }

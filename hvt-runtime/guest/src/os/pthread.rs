@@ -40,9 +40,8 @@ unsafe extern "C" fn pthread_create(
     argument: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    let (size, detached) = unsafe {
-        attributes.as_ref().map_or((DEFAULT_STACK, 0), |a| (a.stack_size, a.detached))
-    };
+    let (size, detached) =
+        unsafe { attributes.as_ref().map_or((DEFAULT_STACK, 0), |a| (a.stack_size, a.detached)) };
     let Ok(new) = thread::spawn(body, argument, size) else { return libc::EAGAIN };
     // SAFETY: the thread was just made and has not run; `out` is the caller's promise.
     unsafe {
@@ -126,7 +125,9 @@ unsafe extern "C" fn pthread_getname_np(_: *mut Thread, out: *mut c_char, len: u
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pthread_attr_init(attributes: *mut Attributes) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { attributes.write(Attributes { stack_size: DEFAULT_STACK, stack_start: 0, detached: 0 }) };
+    unsafe {
+        attributes.write(Attributes { stack_size: DEFAULT_STACK, stack_start: 0, detached: 0 })
+    };
     0
 }
 
@@ -147,7 +148,10 @@ unsafe extern "C" fn pthread_attr_setstacksize(attributes: *mut Attributes, size
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pthread_attr_setdetachstate(attributes: *mut Attributes, state: c_int) -> c_int {
+unsafe extern "C" fn pthread_attr_setdetachstate(
+    attributes: *mut Attributes,
+    state: c_int,
+) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { (*attributes).detached = state };
     0

@@ -218,9 +218,8 @@ fn template(segments: &[Elf64_Phdr]) -> Template {
 /// The symbol table that `hvt-image` puts behind the program as an ELF file of its own.
 fn symbols(segments: &[Elf64_Phdr]) -> &'static [u8] {
     let end = (&raw const _end) as u64;
-    let found = segments
-        .iter()
-        .find(|segment| segment.p_type == libc::PT_LOAD && segment.p_vaddr >= end);
+    let found =
+        segments.iter().find(|segment| segment.p_type == libc::PT_LOAD && segment.p_vaddr >= end);
     // SAFETY: a loaded segment.
     found.map_or(&[], |segment| unsafe { area(segment.p_vaddr, segment.p_filesz) })
 }

@@ -1,7 +1,7 @@
 //! C strings and memory: the C names of [`crate::copy`], and what is found byte by byte.
 
 use core::arch::{global_asm, x86_64};
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr::{null, null_mut};
 
 use super::memory;
@@ -96,7 +96,7 @@ unsafe extern "C" fn strlen(text: *const c_char) -> usize {
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn strnlen(text: *const c_char, limit: usize) -> usize {
+pub(super) unsafe extern "C" fn strnlen(text: *const c_char, limit: usize) -> usize {
     // SAFETY: the caller's promise.
     unsafe { find(text.cast(), 0, limit) }.unwrap_or(limit)
 }
@@ -186,4 +186,43 @@ unsafe extern "C" fn strdup(text: *const c_char) -> *mut c_char {
         }
         copy.cast()
     }
+}
+
+/// As in C, for radix 0 (by prefix), 8, 10 and 16; what does not fit is cut to the nearest that does.
+///
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn strtol(text: *const c_char, end: *mut *const c_char, radix: c_int) -> c_long {
+    // SAFETY: the caller's promise.
+    let all = unsafe { bytes(text) };
+    let mut rest = all.trim_ascii_start();
+    let negative = rest.first() == Some(&b'-');
+    rest = rest.strip_prefix(b"-").or(rest.strip_prefix(b"+")).unwrap_or(rest);
+    let hexadecimal = rest.strip_prefix(b"0x").or(rest.strip_prefix(b"0X"));
+    let radix = match (radix, hexadecimal, rest.first()) {
+        (0 | 16, Some(after), _) => {
+            rest = after;
+            16
+        }
+        (0, None, Some(b'0')) => 8,
+        (0, ..) => 10,
+        (radix, ..) => radix.unsigned_abs(),
+    };
+    let mut value: c_long = 0;
+    let mut any = false;
+    while let Some(digit) =
+        rest.first().and_then(|&byte| char::from(byte).to_digit(radix.clamp(2, 36)))
+    {
+        let digit = c_long::from(digit);
+        value = value.saturating_mul(c_long::from(radix)).saturating_add(digit);
+        any = true;
+        rest = &rest[1..];
+    }
+    if !end.is_null() {
+        let consumed = if any { all.len() - rest.len() } else { 0 };
+        // SAFETY: the caller's promise.
+        unsafe { *end = text.add(consumed) };
+    }
+    if negative { -value } else { value }
 }

@@ -18,7 +18,7 @@ pub(super) fn count() -> u64 {
     CALLS.load(Ordering::Relaxed)
 }
 
-fn missing(name: &str) -> c_int {
+pub(super) fn missing(name: &str) -> c_int {
     CALLS.fetch_add(1, Ordering::Relaxed);
     console::debug(format_args!("{name}: not implemented"));
     error::fail(Errno(libc::ENOSYS))

@@ -185,12 +185,20 @@ pub(super) fn id(thread: *const Thread) -> ThreadId {
 }
 
 /// Starts a thread with a stack of at least `stack_size` bytes.
-pub(super) fn spawn(body: Body, argument: *mut c_void, stack_size: usize) -> Result<*mut Thread, NoRoom> {
+pub(super) fn spawn(
+    body: Body,
+    argument: *mut c_void,
+    stack_size: usize,
+) -> Result<*mut Thread, NoRoom> {
     let size = stack_size.max(MIN_STACK).checked_next_multiple_of(4096).ok_or(NoRoom)?;
     let guarded = MACHINE.with(|machine| {
         let fits = machine.stacks.stride >= size + 4096;
         let slot = if fits { machine.free_stacks.pop() } else { None }?;
-        Some((slot, machine.stacks.start + slot * machine.stacks.stride + 4096, machine.stacks.stride - 4096))
+        Some((
+            slot,
+            machine.stacks.start + slot * machine.stacks.stride + 4096,
+            machine.stacks.stride - 4096,
+        ))
     });
     let thread = match guarded {
         Some((slot, start, len)) => {
@@ -208,10 +216,12 @@ pub(super) fn spawn(body: Body, argument: *mut c_void, stack_size: usize) -> Res
                 return Err(NoRoom);
             }
             let range = (start as usize, size);
-            create(Stack::Heap(start, layout), range, false, Some((body, argument))).inspect_err(|_| {
-                // SAFETY: allocated above with this layout, used by nobody.
-                unsafe { dealloc(start, layout) };
-            })?
+            create(Stack::Heap(start, layout), range, false, Some((body, argument))).inspect_err(
+                |_| {
+                    // SAFETY: allocated above with this layout, used by nobody.
+                    unsafe { dealloc(start, layout) };
+                },
+            )?
         }
     };
     // SAFETY: the thread is new, and its stack is this function's to prepare.

@@ -1,0 +1,16 @@
+//! Functions of `libm`, from the crate of that name. Few programs need any: tokio's statistics take a power.
+
+#[unsafe(no_mangle)]
+extern "C" fn pow(base: f64, exponent: f64) -> f64 {
+    libm::pow(base, exponent)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn exp(value: f64) -> f64 {
+    libm::exp(value)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn log(value: f64) -> f64 {
+    libm::log(value)
+}
