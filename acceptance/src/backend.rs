@@ -110,5 +110,8 @@ fn answer_requests(name: &str, stream: &TcpStream) -> std::io::Result<()> {
         std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
         let body = format!("backend {name}\n{head}");
         write!(writer, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+        if head.to_ascii_lowercase().contains("connection: close") {
+            return Ok(());
+        }
     }
 }

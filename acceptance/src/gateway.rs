@@ -108,13 +108,18 @@ impl Gateway {
 
     /// Runs `tlstunnel-ctl` on this gateway and gives its output, whatever its exit code.
     pub fn ctl_output(&self, arguments: &[&str]) -> Output {
+        run(&mut self.ctl_command(arguments), b"", CTL_LIMIT)
+    }
+
+    /// `tlstunnel-ctl` on this gateway, not started yet.
+    pub fn ctl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("tlstunnel-ctl"));
         command
             .args(["--remote", &self.control.to_string()])
             .arg("--key-file")
             .arg(self.key_file())
             .args(arguments);
-        run(&mut command, b"", CTL_LIMIT)
+        command
     }
 
     /// Runs `tlstunnel-ctl` on this gateway and gives its standard output.

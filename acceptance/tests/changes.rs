@@ -119,6 +119,7 @@ fn certificate(gateway: &Gateway, i: usize) -> (String, String) {
         "-addext",
         &format!("subjectAltName=DNS:{name}"),
     ]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
     openssl.arg("-keyout").arg(&key).arg("-out").arg(&cert);
     let output = run(&mut openssl, b"", Duration::from_secs(30));
     assert!(output.status.success(), "{output:?}");
@@ -217,7 +218,9 @@ fn keys_have_roles() {
     };
     assert_eq!(with(&team, &["add", &format!("x.team.{DOMAIN}"), &backend.to_arg()]), Some(0));
     assert_eq!(with(&team, &["add", "blog", &backend.to_arg()]), Some(1));
-    assert_eq!(with(&team, &["key", "list"]), Some(1));
+    let role = ["key", "add", "more", "--role", "admin"];
+    assert_eq!(with(&team, &role), Some(1));
+    assert_eq!(with(&eyes, &role), Some(1));
     assert_eq!(with(&eyes, &["list"]), Some(0));
     assert_eq!(with(&eyes, &["remove", &format!("x.team.{DOMAIN}")]), Some(1));
     gateway.ctl(&["key", "remove", "eyes"]);

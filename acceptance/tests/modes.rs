@@ -18,42 +18,58 @@ fn openssl(arguments: &[&str]) {
     assert!(output.status.success(), "openssl {arguments:?}: {output:?}");
 }
 
-/// A self-signed certificate for `name` as `NAME.pem` and `NAME.key` in `folder`.
-fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let (cert, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
-    let (subject, names) = (format!("/CN={name}"), format!("subjectAltName=DNS:{name}"));
-    let (cert_text, key_text) = (cert.to_str().unwrap(), key.to_str().unwrap());
-    openssl(&[
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "5",
+/// A certificate for `name` from an authority of its own: `NAME.pem` (with the authority's), `NAME.key`, `NAME.ca`.
+struct Issued {
+    cert: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+}
+
+fn certificate(folder: &Path, name: &str) -> Issued {
+    let path = |end: &str| folder.join(format!("{name}.{end}"));
+    let (cert, key, ca, ca_key) = (path("pem"), path("key"), path("ca"), path("ca-key"));
+    let subject = format!("/CN={name}");
+    let names = format!("subjectAltName=DNS:{name}");
+    let curve = "ec_paramgen_curve:P-256";
+    let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-days", "5"];
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let (cert_file, key_file, ca_file, ca_key_file) =
+        (text(&cert), text(&key), text(&ca), text(&ca_key));
+    let mut authority = new.to_vec();
+    authority.extend(["-subj", "/CN=authority", "-keyout", &ca_key_file, "-out", &ca_file]);
+    openssl(&authority);
+    let mut leaf = new.to_vec();
+    leaf.extend([
         "-subj",
         &subject,
         "-addext",
         &names,
-        "-keyout",
-        key_text,
-        "-out",
-        cert_text,
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
     ]);
-    (cert, key)
+    leaf.extend([
+        "-CA",
+        &ca_file,
+        "-CAkey",
+        &ca_key_file,
+        "-keyout",
+        &key_file,
+        "-out",
+        &cert_file,
+    ]);
+    openssl(&leaf);
+    Issued { cert, key, ca }
 }
 
 /// A TLS server of OpenSSL's own that answers with a status page.
-fn tls_server(folder: &Path, cert: &Path, key: &Path) -> (SocketAddr, Process) {
+fn tls_server(folder: &Path, issued: &Issued) -> (SocketAddr, Process) {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::new("openssl");
     command
         .args(["s_server", "-www", "-accept", &address.to_string(), "-cert"])
-        .arg(cert)
+        .arg(&issued.cert)
         .arg("-key")
-        .arg(key);
+        .arg(&issued.key);
     let process = Process::start(&mut command, &folder.join("s_server.log"));
     eventually("s_server listens", || std::net::TcpStream::connect(address).is_ok());
     (address, process)
@@ -66,12 +82,12 @@ fn passthrough_and_termination_share_the_port() {
     }
     let gateway = Gateway::start();
     let name = format!("sealed.{DOMAIN}");
-    let (cert, key) = certificate(gateway.folder(), &name);
-    let (server, _process) = tls_server(gateway.folder(), &cert, &key);
+    let issued = certificate(gateway.folder(), &name);
+    let (server, _process) = tls_server(gateway.folder(), &issued);
     let blog = Backend::http("blog");
     gateway.ctl(&["add", "sealed", &server.to_string(), "--mode", "passthrough"]);
     gateway.ctl(&["add", "blog", &blog.to_arg()]);
-    let mut tls = client::connect(gateway.https, &name, &client::config(&cert, &[]))
+    let mut tls = client::connect(gateway.https, &name, &client::config(&issued.ca, &[]))
         .expect("the backend's certificate");
     assert!(client::get(&mut tls, &name, "/").unwrap().contains("s_server"));
     let terminated = client::config(&gateway.ca_file(), &[]);
@@ -86,11 +102,12 @@ fn reencrypt_verifies_the_backend() {
         return;
     }
     let gateway = Gateway::start();
-    let (cert, key) = certificate(gateway.folder(), "inner.example");
-    let (other, _) = certificate(gateway.folder(), "other.example");
-    let (server, _process) = tls_server(gateway.folder(), &cert, &key);
-    let (server, cert, other) =
-        (server.to_string(), cert.to_str().unwrap(), other.to_str().unwrap());
+    let issued = certificate(gateway.folder(), "inner.example");
+    let other = certificate(gateway.folder(), "other.example");
+    let (server, _process) = tls_server(gateway.folder(), &issued);
+    let server = server.to_string();
+    let (cert, ca, other) =
+        (issued.cert.to_str().unwrap(), issued.ca.to_str().unwrap(), other.ca.to_str().unwrap());
     let add = |options: &[&str]| {
         let mut all = vec!["add", "--replace", "inner", &server, "--mode", "reencrypt"];
         all.extend(options);
@@ -102,9 +119,9 @@ fn reencrypt_verifies_the_backend() {
         let mut tls = client::connect(gateway.https, &name, &config).expect("TLS");
         client::get(&mut tls, &name, "/").unwrap_or_default()
     };
-    add(&["--backend-ca", cert, "--backend-name", "inner.example"]);
+    add(&["--backend-ca", ca, "--backend-name", "inner.example"]);
     assert!(ask().contains("s_server"), "a trusted backend");
-    add(&["--backend-ca", cert]);
+    add(&["--backend-ca", ca]);
     assert!(ask().contains("502"), "the backend's certificate is for another name");
     add(&["--backend-ca", other, "--backend-name", "inner.example"]);
     assert!(ask().contains("502"), "the backend's certificate is from elsewhere");
@@ -153,24 +170,23 @@ fn client_certificates_are_asked_for_where_a_route_says_so() {
         return;
     }
     let gateway = Gateway::start();
-    let (cert, key) = certificate(gateway.folder(), "client.example");
-    let (_, stranger_key) = certificate(gateway.folder(), "stranger.example");
-    let stranger = gateway.folder().join("stranger.example.pem");
+    let client = certificate(gateway.folder(), "client.example");
+    let stranger = certificate(gateway.folder(), "stranger.example");
     let private = Backend::http("private");
-    gateway.ctl(&["add", "private", &private.to_arg(), "--client-ca", cert.to_str().unwrap()]);
-    let curl = |identity: Option<(&Path, &Path)>| {
+    gateway.ctl(&["add", "private", &private.to_arg(), "--client-ca", client.ca.to_str().unwrap()]);
+    let curl = |identity: Option<&Issued>| {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--max-time", "20", "--cacert"]).arg(gateway.ca_file());
-        if let Some((cert, key)) = identity {
+        if let Some(Issued { cert, key, .. }) = identity {
             curl.arg("--cert").arg(cert).arg("--key").arg(key);
         }
         curl.arg(format!("https://private.{DOMAIN}:{}/", gateway.https.port()));
         let output = run(&mut curl, b"", LIMIT);
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    assert!(curl(Some((&cert, &key))).contains("backend private"));
+    assert!(curl(Some(&client)).contains("backend private"));
     assert!(!curl(None).contains("backend private"));
-    assert!(!curl(Some((&stranger, &stranger_key))).contains("backend private"));
+    assert!(!curl(Some(&stranger)).contains("backend private"));
     assert_eq!(private.connections(), 1);
 }
 
@@ -216,8 +232,7 @@ fn several_backends_share_the_work_and_stand_in_for_each_other() {
         "many",
         &a.to_arg(),
         &dead,
-        "--health",
-        "interval=1s,fall=1,rise=1",
+        "--health=interval=1s,fall=1,rise=1",
     ]);
     eventually("the dead backend is marked", || {
         let shown: serde_json::Value =

@@ -159,16 +159,20 @@ fn a_hello_may_arrive_byte_by_byte() {
 #[test]
 fn a_hello_of_20_kib_in_one_and_in_many_records() {
     let (gateway, _backend) = gateway();
-    for record_size in [None, Some(1), Some(37), Some(5000)] {
-        let (connection, bytes) = hello(&gateway, "blog.apps.localhost", 20 * 1024);
+    // One byte in each record makes six of one, and 64 KiB is the limit: the smallest records go with an ordinary hello.
+    for (size, record_size) in
+        [(20 * 1024, None), (0, Some(1)), (20 * 1024, Some(37)), (20 * 1024, Some(5000))]
+    {
+        let (connection, bytes) = hello(&gateway, "blog.apps.localhost", size);
         let bytes = match record_size {
             None => bytes,
-            Some(size) => split_records(&bytes, size),
+            Some(record_size) => split_records(&bytes, record_size),
         };
         let mut stream = TcpStream::connect(gateway.https).unwrap();
         stream.write_all(&bytes).unwrap();
+        println!("records of {record_size:?} bytes");
         let (_, answer) = finish(connection, stream);
-        assert!(answer.contains("backend blog"), "records of {record_size:?} bytes");
+        assert!(answer.contains("backend blog"));
     }
 }
 

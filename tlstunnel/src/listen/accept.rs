@@ -27,9 +27,9 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// the total cap.
 ///
 /// At a stop, clients that the kernel has told that they are connected are accepted still: when the socket closes it
-/// would reset them. First the socket stops taking new ones ([`socket::ignore_new_clients`]), then those whose
-/// handshake is under way get [`SETTLE`] to finish it, then the queue is emptied. So a successor that shares the port
-/// (SO_REUSEPORT) or inherits it takes over without a refused connection.
+/// would reset them. First a socket that shares its port stops taking new ones ([`socket::ignore_new_clients`]), then those
+/// whose handshake is under way get [`SETTLE`] to finish it, then the queue is emptied. So a successor that shares the port
+/// (SO_REUSEPORT) or inherits the socket takes over without a refused connection.
 ///
 /// # Errors
 /// When the socket cannot be used in this runtime; trouble with single connections is logged and survived.

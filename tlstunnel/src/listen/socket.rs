@@ -79,14 +79,19 @@ pub fn clone_for_worker(listener: &TcpListener) -> io::Result<TcpListener> {
     listener.try_clone()
 }
 
-/// Makes a listening socket deaf to new clients, while those whose handshake has begun can finish it. The packet of a new
-/// client is dropped without an answer, so that the client sends it again, and a successor on the same port gets it then.
+/// Makes a listening socket that shares its port deaf to new clients, while those whose handshake has begun can finish it.
+/// The packet of a new client is dropped without an answer, so that the client sends it again, and a successor on the same
+/// port gets it then. A socket that has its port alone is left as it is: either nobody comes after it, or it is itself
+/// handed to the successor, which must not find it deaf.
 ///
 /// # Errors
 /// When the system has no packet filters; the socket then goes on as before.
 #[cfg(target_os = "linux")]
 pub(super) fn ignore_new_clients(listener: &impl std::os::fd::AsFd) -> io::Result<()> {
     use socket2::{SockFilter, SockRef};
+    if !SockRef::from(listener).reuse_port()? {
+        return Ok(());
+    }
     // Classic BPF (the kernel's networking/filter.rst); a TCP socket's filter sees the packet from its TCP header on,
     // whose byte 13 holds the flags (RFC 9293, section 3.1).
     const LOAD_BYTE: u16 = 0x30;
@@ -100,6 +105,17 @@ pub(super) fn ignore_new_clients(listener: &impl std::os::fd::AsFd) -> io::Resul
         SockFilter::new(RETURN, 0, 0, 0),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ])
+}
+
+/// Undoes [`ignore_new_clients`] on a socket that a predecessor left behind.
+fn hear_new_clients(listener: &TcpListener) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(listener).detach_filter() {
+        // The usual case: there is none.
+        tracing::trace!(%error, "no filter on an inherited socket");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = listener;
 }
 
 /// As above, where there are no packet filters.
@@ -148,6 +164,7 @@ impl Inherited {
                 .take_tcp_listener(position)
                 .map_err(|error| BindError::Inherited { position, name: name.to_owned(), error })?;
             let Some(listener) = listener else { continue };
+            hear_new_clients(&listener);
             match name {
                 "http" => sorted.http.push(listener),
                 "https" => sorted.https.push(listener),
