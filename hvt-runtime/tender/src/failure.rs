@@ -10,6 +10,7 @@ use crate::layout::LayoutError;
 use crate::manifest::MismatchError;
 use crate::memory::PointerFault;
 use crate::options::OptionsError;
+use crate::process::ProcessError;
 use crate::sandbox::SandboxError;
 
 /// The guest crashed.
@@ -46,6 +47,9 @@ pub enum Failure {
     /// The machine.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// A guest that runs as a process.
+    #[error("--backend=process: {0}")]
+    Process(#[from] ProcessError),
     /// The sandbox.
     #[error("sandbox: {0}")]
     Sandbox(#[from] SandboxError),
@@ -71,7 +75,8 @@ impl Failure {
             Self::Image(ImageError::Open { .. }) | Self::Attach(_) => 66,
             Self::Image(_) | Self::Backend(_) => 65,
             Self::Kvm(KvmError::Unavailable(_) | KvmError::NoConstantClock) => 69,
-            Self::Kvm(_) | Self::Host { .. } | Self::Load(_) => 70,
+            Self::Process(ProcessError::NoFsBase | ProcessError::NoConstantClock) => 69,
+            Self::Kvm(_) | Self::Process(_) | Self::Host { .. } | Self::Load(_) => 70,
             Self::Sandbox(_) => 71,
         }
     }

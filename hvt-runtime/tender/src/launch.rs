@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hvt_abi::boot::{FEATURE_RING_IO, GUEST_MAX_MEMORY};
 use hvt_abi::extension::{
-    FEATURE_BLOCK_FLUSH, FEATURE_BOOT_EXTENSION, FEATURE_RING3, FEATURE_SHUTDOWN,
+    FEATURE_BLOCK_FLUSH, FEATURE_BOOT_EXTENSION, FEATURE_PROCESS, FEATURE_RING3, FEATURE_SHUTDOWN,
 };
 use hvt_abi::hypercall::{EXIT_ABORT, TrapFrame};
 use vm_memory::MmapRegion;
@@ -22,11 +22,12 @@ use crate::image::Image;
 use crate::kvm::{Machine, Ring};
 use crate::layout::{Layout, RING_RESERVE};
 use crate::memory::GuestSpace;
-use crate::options::Options;
+use crate::options::{Backend, Options};
+use crate::process::{self, Process};
 use crate::sandbox;
 use crate::shutdown::{self, Shutdown};
 
-/// The extensions that the KVM backend offers.
+/// The extensions that both backends offer.
 const OFFERED: u32 =
     FEATURE_RING3 | FEATURE_BOOT_EXTENSION | FEATURE_BLOCK_FLUSH | FEATURE_SHUTDOWN;
 
@@ -35,87 +36,163 @@ const OFFERED: u32 =
 /// # Errors
 /// When the guest can't be started, or the host fails under it.
 pub fn run(options: &Options) -> Result<u8, Failure> {
-    let mut memory = options.memory_mib << 20;
+    let memory = options.memory_mib << 20;
     let image = Image::open(&options.image, memory)?;
     image.manifest.check_attached(options)?;
     let devices = Arc::new(Devices::attach(&image.manifest, options)?);
-
-    let accepted = image.guest.map_or(FEATURE_RING_IO, |note| note.features);
-    let privilege = if accepted & FEATURE_RING3 != 0 { Ring::Three } else { Ring::Zero };
-    let ring = accepted & FEATURE_RING_IO != 0
-        && devices.nets().next().is_some()
-        && memory >= 2 * RING_RESERVE;
-    if ring {
-        // The ring lies above the guest's memory, but where a call can still point.
-        memory = memory.min(GUEST_MAX_MEMORY - RING_RESERVE);
+    let guest = Guest { options, image, devices };
+    match options.backend {
+        Backend::Kvm => guest.run_in_machine(memory),
+        Backend::Process => guest.run_as_process(memory),
     }
-    let features = accepted & if ring { OFFERED | FEATURE_RING_IO } else { OFFERED };
-    let mut boot = BootData {
-        kernel_end: image.kernel_end,
-        cycles_per_second: 0,
-        host_features: features,
-        guest_features: image.guest.map_or(0, |note| note.features),
-        process_call: 0,
-        manifest: &image.manifest,
-        devices: &devices,
-        args: &options.args,
-        env: &options.env,
-    };
-    boot.check()?;
-    let layout = match (&image.guest, privilege) {
-        (Some(note), Ring::Three) => Layout::guarded(&image, note, boot.end(), memory, ring)?,
-        _ => Layout::stock(&image, memory, ring)?,
-    };
-
-    let host = |what| move |source| Failure::Host { what, source };
-    let space = Arc::new(load(&image, &layout)?);
-    let ring = layout.ring.map(|_| map(RING_RESERVE)).transpose()?.map(Arc::new);
-    let mut machine =
-        Machine::new(Arc::clone(&space), ring.clone(), layout.clone(), image.entry, privilege)?;
-    boot.cycles_per_second = machine.cycles_per_second()?;
-    boot.write(&space, &layout)?;
-    // Signals must reach this thread, which runs the guest, so others block them.
-    let blocked = shutdown::block_signals().map_err(host("signals"))?;
-    let kick = match ring {
-        None => None,
-        Some(ring) => {
-            let kick = EventFd::new(EFD_CLOEXEC).map_err(host("an event for the ring"))?;
-            machine.register_kick(&kick)?;
-            let fd = kick.as_raw_fd();
-            ring::start(RingQueue::new(ring, Arc::clone(&space), Arc::clone(&devices)), kick)?;
-            Some(fd)
-        }
-    };
-    let shutdown = Shutdown::install().map_err(host("signal handlers"))?;
-    blocked.restore().map_err(host("signals"))?;
-    let console = Console::stdout().map_err(host("standard output"))?;
-    let mut border =
-        Border::new(Arc::clone(&space), Arc::clone(&devices), console, shutdown, features);
-
-    machine.close_setup();
-    let needs = sandbox::Needs {
-        vcpu: Some(machine.raw_fd()),
-        image: image.file.as_fd().as_raw_fd(),
-        border: border.descriptors(),
-        devices: &devices,
-        kick,
-    };
-    sandbox::enter(&needs)?;
-    let end = machine.run(&mut border)?;
-    Ok(conclude(&end, &image, &space, &layout))
 }
 
-/// Reserves the guest's memory and copies the image into it.
-fn load(image: &Image, layout: &Layout) -> Result<GuestSpace, Failure> {
-    let host = |what| move |source| Failure::Host { what, source };
-    let mut space = GuestSpace::new(map(layout.memory)?, 0);
-    for segment in &image.segments {
-        let slice = space.loader_slice(segment.address, segment.file_len)?;
-        transfer::read_exact_at(image.file.as_fd(), &slice, segment.offset)
-            .map_err(host("a segment of the image can't be read"))?;
+/// What both backends start from.
+struct Guest<'a> {
+    options: &'a Options,
+    image: Image,
+    devices: Arc<Devices>,
+}
+
+impl Guest<'_> {
+    fn run_in_machine(self, mut memory: u64) -> Result<u8, Failure> {
+        let accepted = self.image.guest.map_or(FEATURE_RING_IO, |note| note.features);
+        let privilege = if accepted & FEATURE_RING3 != 0 { Ring::Three } else { Ring::Zero };
+        let ring = accepted & FEATURE_RING_IO != 0
+            && self.devices.nets().next().is_some()
+            && memory >= 2 * RING_RESERVE;
+        if ring {
+            // The ring lies above the guest's memory, but where a call can still point.
+            memory = memory.min(GUEST_MAX_MEMORY - RING_RESERVE);
+        }
+        let features = accepted & if ring { OFFERED | FEATURE_RING_IO } else { OFFERED };
+        let mut boot = self.boot_data(features);
+        boot.check()?;
+        let layout = match (&self.image.guest, privilege) {
+            (Some(note), Ring::Three) => {
+                Layout::guarded(&self.image, note, boot.end(), memory, ring)?
+            }
+            _ => Layout::stock(&self.image, memory, ring)?,
+        };
+
+        let mut space = GuestSpace::new(map(layout.memory)?, 0);
+        self.load(&mut space, &layout)?;
+        let space = Arc::new(space);
+        let ring = layout.ring.map(|_| map(RING_RESERVE)).transpose()?.map(Arc::new);
+        let entry = self.image.entry;
+        let mut machine =
+            Machine::new(Arc::clone(&space), ring.clone(), layout.clone(), entry, privilege)?;
+        boot.cycles_per_second = machine.cycles_per_second()?;
+        boot.write(&space, &layout)?;
+        // Signals must reach this thread, which runs the guest, so others block them.
+        let blocked = shutdown::block_signals().map_err(host("signals"))?;
+        let kick = match ring {
+            None => None,
+            Some(ring) => {
+                let kick = EventFd::new(EFD_CLOEXEC).map_err(host("an event for the ring"))?;
+                machine.register_kick(&kick)?;
+                let fd = kick.as_raw_fd();
+                let queue = RingQueue::new(ring, Arc::clone(&space), Arc::clone(&self.devices));
+                ring::start(queue, kick)?;
+                Some(fd)
+            }
+        };
+        let shutdown = Shutdown::install().map_err(host("signal handlers"))?;
+        blocked.restore().map_err(host("signals"))?;
+        let mut border = self.border(&space, shutdown, features)?;
+
+        machine.close_setup();
+        sandbox::enter(&sandbox::Needs {
+            vcpu: Some(machine.raw_fd()),
+            kick,
+            ..self.needs(&border)
+        })?;
+        let end = machine.run(&mut border)?;
+        Ok(conclude(&end, &self.image, &space, &layout))
     }
-    space.permit(layout.permissions());
-    Ok(space)
+
+    fn run_as_process(self, memory: u64) -> Result<u8, Failure> {
+        let Some(note) = self.image.guest.filter(|note| note.features & FEATURE_PROCESS != 0)
+        else {
+            return Err(Failure::Backend(
+                "--backend=process: this image is made for a virtual machine only; images of hvt-image run both ways",
+            ));
+        };
+        let features = note.features & (OFFERED | FEATURE_PROCESS) | FEATURE_BOOT_EXTENSION;
+        let mut boot = self.boot_data(features);
+        boot.process_call = process::call_address();
+        boot.cycles_per_second = process::cycles_per_second()?;
+        let layout = Layout::guarded(&self.image, &note, boot.end(), memory, false)?;
+
+        let mut space = process::map(memory)?;
+        self.load(&mut space, &layout)?;
+        boot.write(&space, &layout)?;
+        process::protect(&layout)?;
+        let space = Arc::new(space);
+        let shutdown = Shutdown::install().map_err(host("signal handlers"))?;
+        let border = self.border(&space, shutdown, features)?;
+        let needs = sandbox::Needs { trap: true, ..self.needs(&border) };
+        sandbox::prepare(&needs)?;
+        let filter = sandbox::Filter::new(&needs)?;
+        let entry = self.image.entry;
+        let (image, told_space, told_layout) = (self.image, Arc::clone(&space), layout.clone());
+        let tell = move |end: &End| conclude(end, &image, &told_space, &told_layout);
+        let process = Process::new(border, layout, space, tell)?;
+        filter.load()?;
+        process.run(entry);
+        Ok(0)
+    }
+
+    fn boot_data(&self, features: u32) -> BootData<'_> {
+        BootData {
+            kernel_end: self.image.kernel_end,
+            cycles_per_second: 0,
+            host_features: features,
+            guest_features: self.image.guest.map_or(0, |note| note.features),
+            process_call: 0,
+            manifest: &self.image.manifest,
+            devices: &self.devices,
+            args: &self.options.args,
+            env: &self.options.env,
+        }
+    }
+
+    /// Copies the image into the guest's memory.
+    fn load(&self, space: &mut GuestSpace, layout: &Layout) -> Result<(), Failure> {
+        for segment in &self.image.segments {
+            let slice = space.loader_slice(segment.address, segment.file_len)?;
+            transfer::read_exact_at(self.image.file.as_fd(), &slice, segment.offset)
+                .map_err(host("a segment of the image can't be read"))?;
+        }
+        space.permit(layout.permissions());
+        Ok(())
+    }
+
+    fn border(
+        &self,
+        space: &Arc<GuestSpace>,
+        shutdown: Shutdown,
+        features: u32,
+    ) -> Result<Border, Failure> {
+        let console = Console::stdout().map_err(host("standard output"))?;
+        let (space, devices) = (Arc::clone(space), Arc::clone(&self.devices));
+        Ok(Border::new(space, devices, console, shutdown, features))
+    }
+
+    fn needs(&self, border: &Border) -> sandbox::Needs<'_> {
+        sandbox::Needs {
+            vcpu: None,
+            image: self.image.file.as_fd().as_raw_fd(),
+            border: border.descriptors(),
+            devices: &self.devices,
+            trap: false,
+            kick: None,
+        }
+    }
+}
+
+fn host(what: &'static str) -> impl Fn(std::io::Error) -> Failure {
+    move |source| Failure::Host { what, source }
 }
 
 /// Reserves memory; the host gives pages when they are first touched.

@@ -29,6 +29,7 @@ pub mod layout;
 pub mod manifest;
 pub mod memory;
 pub mod options;
+pub mod process;
 pub mod sandbox;
 pub mod shutdown;
 pub mod symbols;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// What asks to stop.
-const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+pub(crate) const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 
 static REQUESTS: AtomicU32 = AtomicU32::new(0);
 static LAST_SIGNAL: AtomicI32 = AtomicI32::new(0);
@@ -125,7 +125,8 @@ pub fn set_interrupt(byte: Option<&'static AtomicU8>) {
     INTERRUPT.store(pointer, Ordering::Release);
 }
 
-extern "C" fn note(signal: libc::c_int) {
+/// The handler: counts, interrupts, wakes. Safe to call in a handler.
+pub(crate) extern "C" fn note(signal: libc::c_int) {
     LAST_SIGNAL.store(signal, Ordering::Release);
     REQUESTS.fetch_add(1, Ordering::AcqRel);
     let interrupt = INTERRUPT.load(Ordering::Acquire);

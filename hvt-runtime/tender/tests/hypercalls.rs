@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use hvt_abi::extension::{BLOCK_FLUSH, FEATURE_RING3, POLL_SHUTDOWN};
+use hvt_abi::extension::{BLOCK_FLUSH, FEATURE_PROCESS, FEATURE_RING3, POLL_SHUTDOWN};
 use hvt_abi::hypercall::{
     BLOCK_READ, BLOCK_WRITE, HALT, NET_READ, NET_WRITE, POLL, PUTS, RESULT_AGAIN, RESULT_INVALID,
     RESULT_OK, WALLTIME,
@@ -278,7 +278,7 @@ fn extensions_are_only_there_when_asked_for() {
         return;
     }
     let features = hvt_abi::boot::BOOT_INFO_ADDRESS + 40;
-    for asked in [None, Some(0), Some(FEATURE_RING3), Some(ALL), Some(u32::MAX)] {
+    for asked in [None, Some(0), Some(FEATURE_RING3), Some(ALL), Some(!FEATURE_PROCESS)] {
         for shift in [0, 1, 2, 3] {
             let guest = Guest { features: asked, ..Guest::new() };
             let ended = guest.copy32(features + shift, AT).halt_with(AT).run(&[]);
@@ -319,33 +319,11 @@ fn disk(size: u64) -> tempfile::NamedTempFile {
 
 /// Runs a guest whose device `lan` is one end of a pair of sockets; the other sends `send` and gives what it received.
 fn with_socket(guest: &Guest, options: &[&str], send: Option<&[u8]>) -> (Ended, Option<Vec<u8>>) {
-    use std::os::fd::AsRawFd;
     let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
     if let Some(bytes) = send {
         ours.send(bytes).unwrap();
     }
-    let file = guest.file();
-    let fd = theirs.as_raw_fd();
-    let mut shell = std::process::Command::new("/bin/sh");
-    let hvt = env!("CARGO_BIN_EXE_hvt");
-    // The shell puts the socket at a number that no close-on-exec flag is on.
-    shell.arg("-c").arg(format!("exec \"$0\" \"$@\" 9<&{fd}")).arg(hvt);
-    shell
-        .arg(format!("--mem={MEM_MIB}"))
-        .arg("--net:lan=@9")
-        .args(options)
-        .arg("--")
-        .arg(file.path());
-    // SAFETY: fcntl clears the flag of an open descriptor and is safe between fork and exec.
-    unsafe {
-        std::os::unix::process::CommandExt::pre_exec(&mut shell, move || {
-            match libc::fcntl(fd, libc::F_SETFD, 0) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            }
-        });
-    }
-    let ended = Ended::from(shell.output().unwrap());
+    let ended = run_with_descriptor_and(guest, &guest.file(), &theirs.into(), options);
     ours.set_nonblocking(true).unwrap();
     let mut buffer = [0; 2048];
     let received = ours.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec());

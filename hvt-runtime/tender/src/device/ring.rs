@@ -86,7 +86,8 @@ impl RingQueue {
     fn write(&self, entry: &Entry) -> Result<(), Misuse> {
         let net = self.devices.net(entry.handle.into());
         let net = net.ok_or(Misuse::Ring(RingMisuse::NoDevice(entry.handle)))?;
-        let frame = self.space.readable(entry.data, entry.len.into()).map_err(buffer("ring write"))?;
+        let frame =
+            self.space.readable(entry.data, entry.len.into()).map_err(buffer("ring write"))?;
         // There is nobody to tell the result to: a frame may be lost, as on a wire.
         _ = net.send(&frame);
         Ok(())
@@ -97,7 +98,8 @@ impl RingQueue {
         if waiting >= ENTRIES {
             return Err(Misuse::Ring(RingMisuse::TooManyAnswers));
         }
-        let room = self.space.writable(entry.data, entry.len.into()).map_err(buffer("ring read"))?;
+        let room =
+            self.space.writable(entry.data, entry.len.into()).map_err(buffer("ring read"))?;
         let (ret, len) = match self.devices.net(entry.handle.into()) {
             Some(net) => net.receive(&room),
             None => (RESULT_INVALID, 0),

@@ -48,6 +48,9 @@ pub struct Needs<'a> {
     pub border: BorderDescriptors,
     /// The guest's devices.
     pub devices: &'a Devices,
+    /// Whether a forbidden call is reported by a signal to this process, which a guest in it may have made, rather than
+    /// ending it without a word.
+    pub trap: bool,
     /// What wakes the ring's thread, when there is a ring.
     pub kick: Option<i32>,
 }
@@ -58,11 +61,44 @@ pub struct Needs<'a> {
 /// When a step fails. A kernel without landlock is told about and accepted: the filter alone already leaves no system
 /// call that opens anything.
 pub fn enter(needs: &Needs<'_>) -> Result<(), SandboxError> {
+    let filter = Filter::new(needs)?;
+    prepare(needs)?;
+    filter.load()
+}
+
+/// All of [`enter`] but the filter: from here on nothing can be opened, but the process can still be arranged.
+///
+/// # Errors
+/// As [`enter`].
+pub fn prepare(needs: &Needs<'_>) -> Result<(), SandboxError> {
     descriptors::close_others(&needs.descriptors())?;
-    if !restrict(&seccomp::serving(needs)?)? {
+    privileges::drop_all()?;
+    if !files::forbid()? {
         message("note: this kernel has no landlock; the sandbox is the seccomp filter alone");
     }
     Ok(())
+}
+
+/// A filter that is ready to be loaded.
+#[derive(Debug)]
+pub struct Filter(BpfProgram);
+
+impl Filter {
+    /// The filter for these needs.
+    ///
+    /// # Errors
+    /// When it can't be built.
+    pub fn new(needs: &Needs<'_>) -> Result<Self, SandboxError> {
+        seccomp::serving(needs).map(Self)
+    }
+
+    /// Loads it for the calling thread; the last step of [`enter`].
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn load(&self) -> Result<(), SandboxError> {
+        seccomp::load(&self.0)
+    }
 }
 
 /// Sandboxes the calling thread to serve the ring: it may only move frames. To be called before [`enter`].
@@ -70,15 +106,11 @@ pub fn enter(needs: &Needs<'_>) -> Result<(), SandboxError> {
 /// # Errors
 /// As [`enter`].
 pub fn enter_ring_thread(kick: i32, devices: &Devices) -> Result<(), SandboxError> {
-    restrict(&seccomp::moving_frames(kick, devices)?).map(|_landlock| ())
-}
-
-/// Whether landlock took part.
-fn restrict(filter: &BpfProgram) -> Result<bool, SandboxError> {
+    let filter = seccomp::moving_frames(kick, devices)?;
     privileges::drop_all()?;
-    let landlock = files::forbid()?;
-    seccomp::load(filter)?;
-    Ok(landlock)
+    // Whether the kernel has landlock is told once, by the other thread.
+    _ = files::forbid()?;
+    seccomp::load(&filter)
 }
 
 impl Needs<'_> {

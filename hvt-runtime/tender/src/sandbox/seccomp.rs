@@ -1,4 +1,4 @@
-//! The seccomp filter: an allow list with arguments. Anything else kills the process.
+//! The seccomp filter: an allow list with arguments. Anything else ends the process.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
@@ -60,7 +60,7 @@ pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
     ] {
         list.always(call);
     }
-    list.compile()
+    list.compile(if needs.trap { SeccompAction::Trap } else { SeccompAction::KillProcess })
 }
 
 /// The filter of the ring's thread.
@@ -78,7 +78,7 @@ pub(super) fn moving_frames(kick: i32, devices: &Devices) -> Result<BpfProgram, 
     }
     list.always(libc::SYS_clock_gettime);
     list.every_thread()?;
-    list.compile()
+    list.compile(SeccompAction::KillProcess)
 }
 
 /// Loads a filter for this thread.
@@ -135,13 +135,9 @@ impl AllowList {
         Ok(())
     }
 
-    fn compile(self) -> Result<BpfProgram, SandboxError> {
-        let filter = SeccompFilter::new(
-            self.rules,
-            SeccompAction::KillProcess,
-            SeccompAction::Allow,
-            TargetArch::x86_64,
-        );
+    fn compile(self, otherwise: SeccompAction) -> Result<BpfProgram, SandboxError> {
+        let filter =
+            SeccompFilter::new(self.rules, otherwise, SeccompAction::Allow, TargetArch::x86_64);
         let program = filter.and_then(BpfProgram::try_from);
         program.map_err(|e| SandboxError::Seccomp(e.to_string()))
     }

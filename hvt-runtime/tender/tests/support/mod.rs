@@ -55,6 +55,12 @@ impl Guest {
         Self { features: None, ..Self::new() }
     }
 
+    /// A guest for `--backend=process`. It keeps the stack aligned for calls.
+    pub fn process() -> Self {
+        // sub rsp, 8
+        Self { features: Some(ALL | FEATURE_PROCESS), ..Self::new() }.raw(&[0x48, 0x83, 0xec, 0x08])
+    }
+
     pub fn device(mut self, name: &str, kind: u32) -> Self {
         self.devices.push(Entry::declare(name, kind));
         self
@@ -88,7 +94,16 @@ impl Guest {
         self.raw(&[0xb8]).raw(&argument.to_le_bytes()).raw(&[0xba]).raw(&port).raw(&[0xef])
     }
 
+    /// A hypercall: by `out`, or in a process by the function that the boot extension names.
     pub fn call(self, number: u16, address: u64) -> Self {
+        if self.features.is_some_and(|features| features & FEATURE_PROCESS != 0) {
+            let (number, address) =
+                (u32::from(number).to_le_bytes(), (address as u32).to_le_bytes());
+            let pointer = (hvt_abi::boot::BOOT_EXTENSION_ADDRESS as u32 + 56).to_le_bytes();
+            // mov edi, number; mov esi, address; call [pointer]
+            let arguments = self.raw(&[0xbf]).raw(&number).raw(&[0xbe]).raw(&address);
+            return arguments.raw(&[0xff, 0x14, 0x25]).raw(&pointer);
+        }
         self.out(hypercall::port(number), address as u32)
     }
 
@@ -267,6 +282,39 @@ pub fn hvt() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hvt"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Runs a guest whose device `lan` is this descriptor.
+pub fn run_with_descriptor(
+    guest: &Guest,
+    file: &tempfile::NamedTempFile,
+    fd: &std::os::fd::OwnedFd,
+) -> Ended {
+    run_with_descriptor_and(guest, file, fd, &[])
+}
+
+/// The same with more options.
+pub fn run_with_descriptor_and(
+    guest: &Guest,
+    file: &tempfile::NamedTempFile,
+    fd: &std::os::fd::OwnedFd,
+    options: &[&str],
+) -> Ended {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    let raw = fd.as_raw_fd();
+    let option = format!("--net:lan=@{raw}");
+    let mut all = vec![option.as_str()];
+    all.extend(options);
+    let mut command = guest.command(&all, file);
+    // SAFETY: fcntl clears the flag of an open descriptor and is safe between fork and exec.
+    unsafe {
+        command.pre_exec(move || match libc::fcntl(raw, libc::F_SETFD, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    Ended::from(command.output().unwrap())
 }
 
 /// How a run ended.
