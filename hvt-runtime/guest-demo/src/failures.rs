@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::thread;
+use std::time::Duration;
 
 /// Fails in the way that `word` names; false for any other word.
 pub(crate) fn run(word: &str) -> bool {
@@ -16,6 +17,7 @@ pub(crate) fn run(word: &str) -> bool {
         }
         "memory" => exhaust(),
         "spin" => spin(),
+        "wait" => thread::sleep(Duration::from_secs(3600)),
         _ => return false,
     }
     true

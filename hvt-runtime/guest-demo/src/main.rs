@@ -4,7 +4,7 @@
 //!
 //! `guest-demo [STORAGE]` runs all parts; STORAGE is a file or device of at least 4 MiB, `/dev/storage` by default, and
 //! is overwritten. `guest-demo speed [STORAGE]` measures. Other words show how a program fails: `panic`, `overflow`,
-//! `thread-overflow`, `memory`, `exit N`, `spin`.
+//! `thread-overflow`, `memory`, `exit N`; and two that do not end soon: `spin`, `wait`.
 
 mod failures;
 mod parts;

@@ -250,7 +250,7 @@ fn tls() -> Result<()> {
         client.negotiated_cipher_suite().context("no cipher suite")?.suite(),
         client.negotiated_key_exchange_group().context("no group")?.name(),
     );
-    let sent: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let sent: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251).to_le_bytes()[0]).collect();
     let mut received = Vec::new();
     for chunk in sent.chunks(10_000) {
         client.writer().write_all(chunk)?;
@@ -271,7 +271,7 @@ fn block_device(storage: &str) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new().read(true).write(true).open(storage);
     let file = file.with_context(|| format!("cannot open {storage}"))?;
-    let pattern: Vec<u8> = (0..10_000_u32).map(|n| (n * 7 % 256) as u8).collect();
+    let pattern: Vec<u8> = (0..10_000_u32).map(|n| (n * 7).to_le_bytes()[0]).collect();
     file.write_all_at(&vec![0; 16_384], 0)?;
     file.write_all_at(&pattern, 123)?;
     file.sync_all()?;
@@ -297,7 +297,7 @@ fn store(storage: &str) -> Result<()> {
         store.write(|transaction| {
             for n in 0..50_u32 {
                 let key = (round * 50 + n).to_be_bytes();
-                transaction.put(TABLE, &key, &[n as u8; 100])?;
+                transaction.put(TABLE, &key, &[n.to_le_bytes()[0]; 100])?;
             }
             Ok::<(), StoreError>(())
         })?;

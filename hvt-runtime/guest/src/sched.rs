@@ -143,7 +143,7 @@ impl Scheduler {
     }
 
     /// Takes the next ready thread and why its wait ended.
-    pub fn next(&mut self) -> Option<(ThreadId, Wake)> {
+    pub fn take_next(&mut self) -> Option<(ThreadId, Wake)> {
         let id = self.ready.pop_front()?;
         let State::Ready(wake) = self.states[id as usize] else { return Some((id, Wake::Woken)) };
         Some((id, wake))
@@ -187,12 +187,12 @@ mod tests {
         sched.wait(ids[1], 8, None);
         assert_eq!(sched.wake(9, 1), 0);
         assert_eq!(sched.wake(7, 1), 1);
-        assert_eq!(sched.next(), Some((ids[2], Wake::Woken)));
+        assert_eq!(sched.take_next(), Some((ids[2], Wake::Woken)));
         assert_eq!(sched.wake(7, usize::MAX), 1);
         assert_eq!(sched.wake(8, usize::MAX), 1);
-        assert_eq!(sched.next(), Some((ids[0], Wake::Woken)));
-        assert_eq!(sched.next(), Some((ids[1], Wake::Woken)));
-        assert_eq!(sched.next(), None);
+        assert_eq!(sched.take_next(), Some((ids[0], Wake::Woken)));
+        assert_eq!(sched.take_next(), Some((ids[1], Wake::Woken)));
+        assert_eq!(sched.take_next(), None);
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
         sched.expire(99);
         assert!(!sched.has_ready());
         sched.expire(100);
-        assert_eq!(sched.next(), Some((id, Wake::TimedOut)));
+        assert_eq!(sched.take_next(), Some((id, Wake::TimedOut)));
         assert_eq!(sched.wake(7, 1), 0);
         assert_eq!(sched.next_deadline(), None);
     }
@@ -215,7 +215,7 @@ mod tests {
         let id = sched.add();
         sched.wait(id, 7, Some(100));
         assert_eq!(sched.wake(7, 1), 1);
-        assert_eq!(sched.next(), Some((id, Wake::Woken)));
+        assert_eq!(sched.take_next(), Some((id, Wake::Woken)));
         sched.expire(1000);
         assert!(!sched.has_ready());
     }
@@ -229,8 +229,8 @@ mod tests {
         assert_eq!(sched.requeue(1, 2, 10), 1);
         assert_eq!(sched.wake(1, 1), 0);
         assert_eq!(sched.wake(2, 2), 2);
-        assert_eq!(sched.next(), Some((b, Wake::Woken)));
-        assert_eq!(sched.next(), Some((a, Wake::Woken)));
+        assert_eq!(sched.take_next(), Some((b, Wake::Woken)));
+        assert_eq!(sched.take_next(), Some((a, Wake::Woken)));
         assert_eq!(sched.next_deadline(), None);
     }
 

@@ -118,7 +118,7 @@ fn clip(capacity: u64, offset: u64, len: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
     use proptest::prelude::*;
 

@@ -140,10 +140,10 @@ fn crate_of(symbol: &str) -> String {
         return if own { "hvt_guest".to_owned() } else { "(C and assembly)".to_owned() };
     };
     let start = path.trim_start_matches(['<', '&', '(', '[', '*']);
-    let start = start.strip_prefix("mut ").or(start.strip_prefix("dyn ")).unwrap_or(start);
+    let start = start.strip_prefix("mut ").or_else(|| start.strip_prefix("dyn ")).unwrap_or(start);
     let end = start.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(start.len());
     match &start[..end] {
-        "" => "(other)".to_owned(),
+        "" | "T" | "F" | "I" => "(generic)".to_owned(),
         name => name.to_owned(),
     }
 }

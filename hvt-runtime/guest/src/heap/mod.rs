@@ -144,11 +144,9 @@ impl Heap {
     ) -> Result<Option<NonNull<u8>>, NotAllocated> {
         let old = self.usable(block)?;
         match size_class::of(size) {
-            Some(class) => {
-                // Moving down one or two classes would cost a copy and win next to nothing.
-                if size <= old && size_class::size(class) * 2 > old {
-                    return Ok(Some(block));
-                }
+            // Moving down one or two classes would cost a copy and win next to nothing.
+            Some(class) if size <= old && size_class::size(class) * 2 > old => {
+                return Ok(Some(block));
             }
             None if old > size_class::LARGEST => {
                 let page = self.pages.page_of(block.as_ptr()).ok_or(NotAllocated)?;
@@ -156,7 +154,7 @@ impl Heap {
                     return Ok(Some(block));
                 }
             }
-            None => {}
+            _ => {}
         }
         let Some(new) = self.allocate(size) else { return Ok(None) };
         // SAFETY: two different live blocks of at least `old.min(size)` bytes each.

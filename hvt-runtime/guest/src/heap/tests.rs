@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
@@ -171,7 +171,7 @@ fn churn_does_not_fragment() {
         // The load swings between 16 and 40 MiB, so that slabs of all classes fill and empty.
         let phase = (step / 100_000) % 2;
         let target = [40 * MIB, 16 * MIB][phase];
-        if in_use < target && numbers.next() % 8 != 0 {
+        if in_use < target && !numbers.next().is_multiple_of(8) {
             let len = numbers.size();
             live.push((heap.allocate(len).expect("40 of 96 MiB are in use"), len));
             in_use += len;

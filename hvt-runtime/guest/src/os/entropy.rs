@@ -1,15 +1,20 @@
-//! Random bytes from the processor: RDSEED, and RDRAND where RDSEED has none at the moment.
+//! Random bytes from the processor: the first 256 bits of each request from RDSEED, which is the source itself but takes
+//! about half a microsecond a word; what follows from RDRAND, the processor's generator that is seeded from it.
 //!
 //! The crypto library and `std`'s hash keys both seed from here, so a program without it does not start at all.
 
 use core::arch::{asm, x86_64};
 use core::ffi::{c_int, c_uint, c_void};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{console, error};
 use crate::files::Errno;
 
+static WORDS: AtomicU64 = AtomicU64::new(0);
 static HAS_RDSEED: AtomicBool = AtomicBool::new(false);
+
+/// So many words of a request are straight from the source.
+const SEED_WORDS: usize = 4;
 
 /// How often to ask RDRAND before giving up; Intel's guide takes ten failures in a row for a broken processor.
 const TRIES: u32 = 100;
@@ -29,8 +34,9 @@ pub(super) fn start() {
     }
 }
 
-/// 64 random bits.
+/// 64 bits from the source, or from the generator while the source has none.
 pub(super) fn word() -> u64 {
+    WORDS.fetch_add(1, Ordering::Relaxed);
     if HAS_RDSEED.load(Ordering::Relaxed) {
         for _ in 0..4 {
             let (value, ok): (u64, u8);
@@ -43,6 +49,11 @@ pub(super) fn word() -> u64 {
             }
         }
     }
+    generated()
+}
+
+/// 64 bits of the processor's generator.
+fn generated() -> u64 {
     for _ in 0..TRIES {
         let (value, ok): (u64, u8);
         // SAFETY: `start` has seen it.
@@ -58,10 +69,16 @@ pub(super) fn word() -> u64 {
     ))
 }
 
+/// How many words were asked for.
+pub(super) fn count() -> u64 {
+    WORDS.load(Ordering::Relaxed)
+}
+
 /// Fills a buffer.
 pub(super) fn fill(buffer: &mut [u8]) {
-    for chunk in buffer.chunks_mut(8) {
-        chunk.copy_from_slice(&word().to_ne_bytes()[..chunk.len()]);
+    for (index, chunk) in buffer.chunks_mut(8).enumerate() {
+        let word = if index < SEED_WORDS { word() } else { generated() };
+        chunk.copy_from_slice(&word.to_ne_bytes()[..chunk.len()]);
     }
 }
 

@@ -61,9 +61,8 @@ pub(super) unsafe fn futex(call: &Call) -> Result<c_int, Errno> {
         }
         operation @ (libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE) => {
             // SAFETY: the caller's promise.
-            if operation == libc::FUTEX_CMP_REQUEUE
-                && unsafe { call.word.read_volatile() } != call.third_value
-            {
+            let current = unsafe { call.word.read_volatile() };
+            if operation == libc::FUTEX_CMP_REQUEUE && current != call.third_value {
                 return Err(Errno::AGAIN);
             }
             let woken = thread::wake(channel, limit(call.value));

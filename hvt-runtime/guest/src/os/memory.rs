@@ -3,7 +3,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull, null_mut};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use crate::files::{Errno, Kind};
 use crate::heap::{Heap, MIN_ALIGN, NotAllocated, Usage};
@@ -14,6 +14,12 @@ use super::{console, error, file, thread};
 static HEAP: Single<Option<Heap>> = Single::new(None);
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
+/// Given back when memory runs out for the first time, so that a report and a backtrace still find some.
+static RESERVE: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+/// The reserve is this part of memory, at most so many bytes.
+const RESERVE_PART: usize = 64;
+const RESERVE_MOST: usize = 1 << 20;
+
 /// The heap gets the memory from `start` to `end`.
 ///
 /// # Safety
@@ -22,6 +28,9 @@ pub(super) unsafe fn start(start: usize, end: usize) {
     // SAFETY: the caller's promise.
     let heap = unsafe { Heap::new(start as *mut u8, end.saturating_sub(start)) };
     HEAP.with(|slot| *slot = Some(heap));
+    let size = (end.saturating_sub(start) / RESERVE_PART).min(RESERVE_MOST);
+    let reserve = with_heap(|heap| heap.allocate(size));
+    RESERVE.store(reserve.map_or(null_mut(), NonNull::as_ptr), Ordering::Relaxed);
 }
 
 /// What the heap holds.
@@ -81,6 +90,10 @@ fn granted(block: Option<NonNull<u8>>, size: usize) -> *mut c_void {
             usage.capacity / 1024,
             usage.largest_free / 1024,
         ));
+        if let Some(reserve) = NonNull::new(RESERVE.swap(null_mut(), Ordering::Relaxed)) {
+            // SAFETY: allocated in `start`, and used by nobody.
+            check(with_heap(|heap| unsafe { heap.free(reserve) }), reserve);
+        }
     }
     null_mut()
 }
@@ -239,7 +252,15 @@ extern "C" fn mprotect(_start: *mut c_void, _len: usize, rights: c_int) -> c_int
     if rights == libc::PROT_READ | libc::PROT_WRITE { 0 } else { error::fail(Errno(libc::EACCES)) }
 }
 
+/// Advice may be ignored. Not so `MADV_WIPEONFORK`, by which the crypto library makes sure that no copy of the program
+/// repeats its random numbers: it holds because nothing here can fork. The library also asks for advice that does not
+/// exist and wants to be told so, to see that it is not talking to an emulator that says yes to everything.
 #[unsafe(no_mangle)]
-extern "C" fn madvise(_start: *mut c_void, _len: usize, _advice: c_int) -> c_int {
-    0
+extern "C" fn madvise(_start: *mut c_void, _len: usize, advice: c_int) -> c_int {
+    match advice {
+        libc::MADV_NORMAL..=libc::MADV_DONTNEED
+        | libc::MADV_FREE..=libc::MADV_COLD
+        | libc::MADV_PAGEOUT => 0,
+        _ => error::fail(Errno::INVALID),
+    }
 }

@@ -15,7 +15,7 @@ use crate::files::Errno;
 
 use super::single::Single;
 use super::start::leak;
-use super::{console, error, hypercall, memory, pthread, start, string, stubs};
+use super::{console, entropy, error, hypercall, memory, pthread, start, string, stubs};
 
 /// Names in alphabetical order of meaning: a panic's backtrace costs nothing until there is one, and what it says is all
 /// that will be known; a thread's default stack fits those with guard pages, see [`crate::DEFAULT_THREAD_STACK`].
@@ -138,8 +138,9 @@ extern "C" fn _exit(status: c_int) -> ! {
     if console::is_debug() {
         let usage = memory::usage();
         console::say(format_args!(
-            "exit {status}; {} hypercalls; memory held {} KiB, at most {}, touched {}; calls answered with ENOSYS: {}",
+            "exit {status}; {} hypercalls; {} random words; memory held {} KiB, at most {}, touched {}; calls answered with ENOSYS: {}",
             hypercall::count(),
+            entropy::count(),
             usage.held / 1024,
             usage.held_peak / 1024,
             usage.touched / 1024,

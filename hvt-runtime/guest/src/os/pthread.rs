@@ -60,7 +60,7 @@ unsafe extern "C" fn pthread_join(target: *mut Thread, out: *mut *mut c_void) ->
     }
     // SAFETY: the thread lives until it is joined.
     unsafe {
-        while !(*target).ended {
+        while !(&raw const (*target).ended).read_volatile() {
             thread::block(CHANNEL_JOIN | Channel::from(thread::id(target)), None);
         }
         if let Some(out) = out.as_mut() {
@@ -244,7 +244,8 @@ extern "C" fn pthread_key_delete(key: c_uint) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn pthread_getspecific(key: c_uint) -> *mut c_void {
     // SAFETY: the running thread lives, and nobody else touches its values.
-    unsafe { (&(*thread::current()).values).get(key as usize).copied().unwrap_or(null_mut()) }
+    let values = unsafe { &(*thread::current()).values };
+    values.get(key as usize).copied().unwrap_or(null_mut())
 }
 
 #[unsafe(no_mangle)]
@@ -270,16 +271,20 @@ extern "C" fn __cxa_thread_atexit_impl(
     _library: *mut c_void,
 ) -> c_int {
     // SAFETY: the running thread lives, and nobody else touches its list.
-    unsafe { (&mut (*thread::current()).destructors).push((destructor, object)) };
+    let destructors = unsafe { &mut (*thread::current()).destructors };
+    destructors.push((destructor, object));
     0
 }
 
 /// Runs the running thread's destructors, which may register more.
 pub(super) fn run_destructors() {
     let me = thread::current();
-    loop {
+    let pop = || {
         // SAFETY: the running thread lives; the borrow ends before the destructor runs.
-        let Some((destructor, object)) = (unsafe { (&mut (*me).destructors).pop() }) else { break };
+        let destructors = unsafe { &mut (*me).destructors };
+        destructors.pop()
+    };
+    while let Some((destructor, object)) = pop() {
         // SAFETY: registered for this object, and taken off the list.
         unsafe { destructor(object) };
     }

@@ -26,7 +26,7 @@ struct VaList {
 impl Arguments for VaList {
     fn integer(&mut self) -> u64 {
         if self.integers >= 48 {
-            return self.from_stack();
+            return self.next_on_stack();
         }
         // SAFETY: below the end of the integer registers.
         let value = unsafe { self.registers.add(self.integers as usize).cast::<u64>().read() };
@@ -36,7 +36,7 @@ impl Arguments for VaList {
 
     fn float(&mut self) -> f64 {
         if self.floats >= 176 {
-            return f64::from_bits(self.from_stack());
+            return f64::from_bits(self.next_on_stack());
         }
         // SAFETY: below the end of the vector registers, where the caller saved them.
         let value = unsafe { self.registers.add(self.floats as usize).cast::<u64>().read() };
@@ -51,7 +51,7 @@ impl Arguments for VaList {
 }
 
 impl VaList {
-    fn from_stack(&mut self) -> u64 {
+    fn next_on_stack(&mut self) -> u64 {
         // SAFETY: the caller passed as many arguments as its format names.
         unsafe {
             let value = self.stack.read();

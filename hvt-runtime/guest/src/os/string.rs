@@ -198,8 +198,8 @@ unsafe extern "C" fn strtol(text: *const c_char, end: *mut *const c_char, radix:
     let all = unsafe { bytes(text) };
     let mut rest = all.trim_ascii_start();
     let negative = rest.first() == Some(&b'-');
-    rest = rest.strip_prefix(b"-").or(rest.strip_prefix(b"+")).unwrap_or(rest);
-    let hexadecimal = rest.strip_prefix(b"0x").or(rest.strip_prefix(b"0X"));
+    rest = rest.strip_prefix(b"-").or_else(|| rest.strip_prefix(b"+")).unwrap_or(rest);
+    let hexadecimal = rest.strip_prefix(b"0x").or_else(|| rest.strip_prefix(b"0X"));
     let radix = match (radix, hexadecimal, rest.first()) {
         (0 | 16, Some(after), _) => {
             rest = after;

@@ -246,7 +246,7 @@ fn create(
 ) -> Result<*mut Thread, NoRoom> {
     MACHINE.with(|machine| {
         let (control, storage) = machine.new_storage()?;
-        let sentinel = (!guarded).then(|| stack_range.0 as *mut u64);
+        let sentinel = (!guarded).then_some(stack_range.0 as *mut u64);
         if let Some(sentinel) = sentinel {
             // SAFETY: the lowest words of a stack that nobody has used yet, or of which the top is in use.
             unsafe {
@@ -385,7 +385,7 @@ fn run_next() {
             look_outside(0, now);
         }
         let next = MACHINE.with(|machine| {
-            let (id, wake) = machine.scheduler.next()?;
+            let (id, wake) = machine.scheduler.take_next()?;
             machine.slice_end = now + SLICE;
             let thread = machine.threads[id as usize];
             // SAFETY: a number that the scheduler knows belongs to a thread that lives.

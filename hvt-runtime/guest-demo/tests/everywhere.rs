@@ -1,0 +1,169 @@
+//! The same program on the host, in a virtual machine and as a confined process.
+//!
+//! The peers are `/dev/kvm` and the command `hvt`, which `HVT` names or which lies beside this test's programs. Without
+//! them the tests say so and pass, unless `REQUIRE_PEERS=1`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use hvt_image::build;
+use hvt_image::project::{Project, Wanted};
+
+const STORAGE: u64 = 8 << 20;
+
+/// A folder with an empty storage file.
+struct Storage(tempfile::TempDir);
+
+impl Storage {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("storage")).unwrap().set_len(STORAGE).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("storage")
+    }
+}
+
+/// The tender, or `None` and a word about it.
+fn hvt(needs_kvm: bool) -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_BIN_EXE_guest-demo")).with_file_name("hvt");
+    let hvt = std::env::var_os("HVT").map_or(beside, PathBuf::from);
+    let missing = if needs_kvm && File::options().read(true).write(true).open("/dev/kvm").is_err() {
+        "/dev/kvm can't be opened"
+    } else if !hvt.exists() {
+        "there is no hvt: cargo build -p hvt-tender"
+    } else {
+        return Some(hvt);
+    };
+    assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|value| value != "1"), "{missing}");
+    println!("not tested: {missing}");
+    None
+}
+
+/// The image, built once.
+fn image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let project = Project::read().unwrap();
+        build::build(&project, "hvt-guest-demo", Wanted::Program(None)).unwrap()
+    })
+}
+
+fn guest(hvt: &Path, options: &[&str], storage: &Storage, arguments: &[&str]) -> Command {
+    let mut command = Command::new(hvt);
+    command.arg("--mem=64").args(options);
+    command.arg(format!("--block:storage={}", storage.path().display()));
+    command.arg("--").arg(image()).args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Standard output of the program on the host.
+fn on_host() -> String {
+    let storage = Storage::new();
+    let program = Command::new(env!("CARGO_BIN_EXE_guest-demo")).arg(storage.path()).output();
+    let output = program.unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn assert_same_as_on_host(output: &Output) {
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(text(&output.stdout), on_host());
+}
+
+#[test]
+fn a_virtual_machine_gives_the_output_of_the_host() {
+    let Some(hvt) = hvt(true) else { return };
+    assert_same_as_on_host(&guest(&hvt, &[], &Storage::new(), &[]).output().unwrap());
+}
+
+#[test]
+fn a_confined_process_gives_the_output_of_the_host() {
+    let Some(hvt) = hvt(false) else { return };
+    let options = ["--backend=process"];
+    assert_same_as_on_host(&guest(&hvt, &options, &Storage::new(), &[]).output().unwrap());
+}
+
+/// What the guest leaves on its storage is what the host finds there.
+#[test]
+fn storage_written_in_the_guest_opens_on_the_host() {
+    use blockdev::{FileDevice, OpenOptions, Store, StoreError, Table};
+    let Some(hvt) = hvt(true) else { return };
+    let storage = Storage::new();
+    assert!(guest(&hvt, &[], &storage, &[]).output().unwrap().status.success());
+    let device = std::sync::Arc::new(FileDevice::open(storage.path()).unwrap());
+    let store = Store::open(device, OpenOptions::default()).unwrap();
+    let count = store.read(|transaction| transaction.len(Table("demo"))).map_err(|e: StoreError| e);
+    assert_eq!(count.unwrap(), 500);
+}
+
+#[test]
+fn ends_are_told_apart() {
+    let Some(hvt) = hvt(true) else { return };
+    let run = |word: &[&str]| {
+        let output = guest(&hvt, &[], &Storage::new(), word).output().unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    assert_eq!(run(&["exit", "7"]).0, Some(7));
+
+    let (status, said) = run(&["panic"]);
+    assert_eq!(status, Some(101), "{said}");
+    assert!(
+        said.contains("a panic in main") && said.contains("guest_demo::failures::innermost"),
+        "{said}"
+    );
+
+    let (status, said) = run(&["memory"]);
+    assert_eq!(status, Some(255), "{said}");
+    assert!(said.contains("hvt-guest: out of memory: 1048576 bytes asked for"), "{said}");
+
+    for (word, place) in
+        [("overflow", "the first stack"), ("thread-overflow", "the stack of thread")]
+    {
+        let (status, said) = run(&[word]);
+        assert_eq!(status, Some(80), "{said}");
+        assert!(said.contains("stack overflow") && said.contains(place), "{said}");
+        assert!(said.contains("guest_demo::failures::descend"), "{said}");
+    }
+}
+
+/// Neither of two threads that never wait starves the other.
+#[test]
+fn busy_threads_take_turns() {
+    let Some(hvt) = hvt(true) else { return };
+    let output = guest(&hvt, &[], &Storage::new(), &["spin"]).output().unwrap();
+    let said = text(&output.stdout);
+    let first_end = said.find("thread 0 at 4000000").expect("thread 0 ends");
+    let second_start = said.find("thread 1 at 0").expect("thread 1 starts");
+    assert!(second_start < first_end, "{said}");
+}
+
+#[test]
+fn a_request_to_stop_ends_a_program_that_does_not_handle_it() {
+    let Some(hvt) = hvt(true) else { return };
+    let storage = Storage::new();
+    let mut command = guest(&hvt, &["--env=HVT_GUEST_LOG=debug"], &storage, &["wait"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    // The runtime's first words: the program is about to run.
+    let mut byte = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    assert_eq!(wait(child), Some(143));
+}
+
+fn wait(mut child: Child) -> Option<i32> {
+    let mut rest = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
+    println!("{rest}");
+    child.wait().unwrap().code()
+}
