@@ -25,6 +25,8 @@ pub enum End {
         status: i32,
         /// Where it left a trap frame.
         cookie: Option<u64>,
+        /// The processor, where it is known.
+        registers: Registers,
     },
     /// It crashed.
     Crashed(Crash),

@@ -17,12 +17,13 @@ use crate::crash::{End, Registers, report};
 use crate::device::console::{Console, message};
 use crate::device::ring::{self, RingQueue};
 use crate::device::{Devices, transfer};
+use crate::dump::CoreFolder;
 use crate::failure::{EXIT_CRASH, EXIT_MISUSE, EXIT_SIGNAL, Failure};
 use crate::image::Image;
 use crate::kvm::{Machine, Ring};
 use crate::layout::{Layout, RING_RESERVE};
 use crate::memory::GuestSpace;
-use crate::options::{Backend, Options};
+use crate::options::{Backend, Options, OptionsError};
 use crate::process::{self, Process};
 use crate::sandbox;
 use crate::shutdown::{self, Shutdown};
@@ -40,7 +41,8 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     let image = Image::open(&options.image, memory)?;
     image.manifest.check_attached(options)?;
     let devices = Arc::new(Devices::attach(&image.manifest, options)?);
-    let guest = Guest { options, image, devices };
+    let core = options.dumpcore.as_deref().map(open_core_folder).transpose()?;
+    let guest = Guest { options, image, devices, core };
     match options.backend {
         Backend::Kvm => guest.run_in_machine(memory),
         Backend::Process => guest.run_as_process(memory),
@@ -52,6 +54,7 @@ struct Guest<'a> {
     options: &'a Options,
     image: Image,
     devices: Arc<Devices>,
+    core: Option<CoreFolder>,
 }
 
 impl Guest<'_> {
@@ -108,7 +111,8 @@ impl Guest<'_> {
             ..self.needs(&border)
         })?;
         let end = machine.run(&mut border)?;
-        Ok(conclude(&end, &self.image, &space, &layout))
+        let Self { image, core, .. } = self;
+        Ok(Ending { image, core, space, layout }.conclude(&end))
     }
 
     fn run_as_process(self, memory: u64) -> Result<u8, Failure> {
@@ -135,11 +139,12 @@ impl Guest<'_> {
         sandbox::prepare(&needs)?;
         let filter = sandbox::Filter::new(&needs)?;
         let entry = self.image.entry;
-        let (image, told_space, told_layout) = (self.image, Arc::clone(&space), layout.clone());
-        let tell = move |end: &End| conclude(end, &image, &told_space, &told_layout);
-        let process = Process::new(border, layout, space, tell)?;
+        let stack = layout.stack.end;
+        let Self { image, core, .. } = self;
+        let ending = Ending { image, core, space, layout };
+        let process = Process::new(border, move |end| ending.conclude(end))?;
         filter.load()?;
-        process.run(entry);
+        process.run(entry, stack);
         Ok(0)
     }
 
@@ -186,6 +191,7 @@ impl Guest<'_> {
             border: border.descriptors(),
             devices: &self.devices,
             trap: false,
+            core_folder: self.core.as_ref().map(CoreFolder::raw_fd),
             kick: None,
         }
     }
@@ -202,39 +208,72 @@ fn map(len: u64) -> Result<MmapRegion, Failure> {
     MmapRegion::new(len).map_err(|e| fail(e.to_string()))
 }
 
-/// Tells how the guest ended and gives the status for it.
-fn conclude(end: &End, image: &Image, space: &GuestSpace, layout: &Layout) -> u8 {
-    let tell = |cause: &str, registers: &Registers| {
-        message(report(cause, registers, image, space, layout).trim_end());
+fn open_core_folder(path: &std::path::Path) -> Result<CoreFolder, Failure> {
+    let error = |e: std::io::Error| OptionsError::File {
+        path: path.display().to_string(),
+        why: format!("no folder for core files: {e}"),
     };
-    match end {
-        // As a process's own status: the low eight bits.
-        End::Halted { status, cookie } => {
-            if *status == EXIT_ABORT
-                && let Some(frame) = cookie.and_then(|at| space.read::<TrapFrame>(at).ok())
-            {
-                let mut registers = Registers::default();
-                registers.apply(&frame);
-                let code = frame.error_code;
-                tell(
-                    &format!("the guest aborted after a fault (error code {code:#x})"),
-                    &registers,
-                );
+    CoreFolder::open(path).map_err(|e| error(e).into())
+}
+
+/// What is told when the guest has ended, and from what.
+struct Ending {
+    image: Image,
+    core: Option<CoreFolder>,
+    space: Arc<GuestSpace>,
+    layout: Layout,
+}
+
+impl Ending {
+    /// Tells how the guest ended and gives the status for it.
+    fn conclude(&self, end: &End) -> u8 {
+        match end {
+            End::Halted { status, cookie, registers } => {
+                if *status == EXIT_ABORT {
+                    self.aborted(*cookie, *registers);
+                }
+                // As a process's own status: the low eight bits.
+                status.to_le_bytes()[0]
             }
-            status.to_le_bytes()[0]
+            End::Crashed(crash) => {
+                let cause = crash.fault.describe(&self.layout, &crash.registers);
+                self.tell(&format!("the guest crashed: {cause}"), &crash.registers);
+                self.dump(&crash.registers);
+                EXIT_CRASH
+            }
+            End::Misused(misuse, registers) => {
+                self.tell(&format!("the guest was ended: {misuse}"), registers);
+                self.dump(registers);
+                EXIT_MISUSE
+            }
+            End::Signal(signal) => {
+                message(&format!("ended by signal {signal}"));
+                EXIT_SIGNAL.wrapping_add(signal.to_le_bytes()[0])
+            }
         }
-        End::Crashed(crash) => {
-            let cause = crash.fault.describe(layout, &crash.registers);
-            tell(&format!("the guest crashed: {cause}"), &crash.registers);
-            EXIT_CRASH
+    }
+
+    /// The guest gave up by itself, perhaps after a fault that it caught and told of in a trap frame.
+    fn aborted(&self, cookie: Option<u64>, mut registers: Registers) {
+        if let Some(frame) = cookie.and_then(|at| self.space.read::<TrapFrame>(at).ok()) {
+            registers.apply(&frame);
+            let code = frame.error_code;
+            let cause = format!("the guest aborted after a fault (error code {code:#x})");
+            self.tell(&cause, &registers);
         }
-        End::Misused(misuse, registers) => {
-            tell(&format!("the guest was ended: {misuse}"), registers);
-            EXIT_MISUSE
-        }
-        End::Signal(signal) => {
-            message(&format!("ended by signal {signal}"));
-            EXIT_SIGNAL.wrapping_add(signal.to_le_bytes()[0])
+        self.dump(&registers);
+    }
+
+    fn tell(&self, cause: &str, registers: &Registers) {
+        let text = report(cause, registers, &self.image, &self.space, &self.layout);
+        message(text.trim_end());
+    }
+
+    fn dump(&self, registers: &Registers) {
+        let Some(core) = &self.core else { return };
+        match core.write(&self.space, &self.layout, registers) {
+            Ok(name) => message(&format!("core file: {name}")),
+            Err(error) => message(&format!("no core file: {error}")),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod boot;
 pub mod border;
 pub mod crash;
 pub mod device;
+pub mod dump;
 pub mod failure;
 pub mod image;
 pub mod kvm;

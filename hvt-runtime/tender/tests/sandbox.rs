@@ -100,8 +100,15 @@ fn inside() {
     let border = BorderDescriptors { console: console.as_raw_fd(), wake: wake.as_raw_fd() };
     let devices = Devices::default();
     let image_fd = image.as_raw_fd();
-    let needs =
-        Needs { vcpu: None, image: image_fd, border, devices: &devices, trap: false, kick: None };
+    let needs = Needs {
+        vcpu: None,
+        image: image_fd,
+        border,
+        devices: &devices,
+        trap: false,
+        core_folder: None,
+        kick: None,
+    };
     sandbox::enter(&needs).unwrap();
     eprintln!("inside the sandbox");
     let page = 4096;

@@ -48,7 +48,8 @@ impl Machine {
                     match border.call(port - PORT_BASE, value.into()) {
                         Ok(Outcome::Resume) => {}
                         Ok(Outcome::Halt { status, cookie }) => {
-                            return Ok(End::Halted { status, cookie });
+                            let registers = self.registers()?;
+                            return Ok(End::Halted { status, cookie, registers });
                         }
                         Err(misuse) => return Ok(End::Misused(misuse, self.registers()?)),
                     }

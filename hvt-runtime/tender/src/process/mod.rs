@@ -16,7 +16,6 @@ mod gate;
 mod signals;
 
 use std::cell::UnsafeCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hvt_abi::boot::BOOT_INFO_ADDRESS;
@@ -130,8 +129,6 @@ pub fn call_address() -> u64 {
 /// A guest that is about to run, and what is told when it ends.
 pub struct Process {
     border: Border,
-    layout: Layout,
-    space: Arc<GuestSpace>,
     /// Tells about the end and gives the status to exit with.
     conclude: Box<dyn Fn(&End) -> u8>,
 }
@@ -152,33 +149,28 @@ static CURRENT: Current = Current { taken: AtomicBool::new(false), process: Unsa
 
 impl Process {
     /// A guest with everything it needs to run.
+    ///
+    /// # Errors
+    /// When the processor or kernel lacks what is needed, or signals can't be caught.
     pub fn new(
         border: Border,
-        layout: Layout,
-        space: Arc<GuestSpace>,
         conclude: impl Fn(&End) -> u8 + 'static,
     ) -> Result<Self, ProcessError> {
         gate::check()?;
         signals::catch(border.understands_shutdown()).map_err(ProcessError::Signals)?;
-        Ok(Self { border, layout, space, conclude: Box::new(conclude) })
+        Ok(Self { border, conclude: Box::new(conclude) })
     }
 
-    /// What the border needs of the sandbox.
-    #[must_use]
-    pub fn border(&self) -> &Border {
-        &self.border
-    }
-
-    /// Runs the guest, which ends the process. Only the first call of a process runs anything.
-    pub fn run(self, entry: u64) {
+    /// Runs the guest, which ends the process, from its entry on a stack of that end. Only the first call of a process
+    /// runs anything.
+    pub fn run(self, entry: u64, stack_end: u64) {
         if CURRENT.taken.swap(true, Ordering::SeqCst) {
             return;
         }
-        let stack = self.layout.stack.end - 8;
         // SAFETY: the first and only time, so nobody else uses it; see `Current`.
         unsafe { *CURRENT.process.get() = Some(self) };
         // SAFETY: `protect` and the loader have put the image there, with its stack; the guest never returns.
-        unsafe { gate::enter(entry, stack, BOOT_INFO_ADDRESS) }
+        unsafe { gate::enter(entry, stack_end - 8, BOOT_INFO_ADDRESS) }
     }
 
     fn finish(&self, end: &End) -> ! {
@@ -194,8 +186,10 @@ extern "C" fn serve(number: u64, argument: u64) {
     let number = u16::try_from(number).unwrap_or(u16::MAX);
     match process.border.call(number, argument) {
         Ok(Outcome::Resume) => {}
-        Ok(Outcome::Halt { status, cookie }) => process.finish(&End::Halted { status, cookie }),
-        // The registers are the guest's as far as a call keeps them: none that say more than the cause.
+        // The registers of the guest's call are gone; its stack would show where it came from.
+        Ok(Outcome::Halt { status, cookie }) => {
+            process.finish(&End::Halted { status, cookie, registers: Registers::default() })
+        }
         Err(misuse) => process.finish(&End::Misused(misuse, Registers::default())),
     }
     if let Some(signal) = crate::shutdown::Shutdown::must_end(process.border.understands_shutdown())
@@ -209,7 +203,7 @@ fn fault(end: &End) -> ! {
     // SAFETY: see `Current`. The guest is stopped for good; if the fault was inside a call of the guest, then `process` is
     // read here while `serve` is suspended for ever, and only parts that a call does not change.
     match unsafe { (*CURRENT.process.get()).as_ref() } {
-        Some(process) if process.space.end() > 0 => process.finish(end),
-        _ => std::process::exit(crate::failure::EXIT_CRASH.into()),
+        Some(process) => process.finish(end),
+        None => std::process::exit(crate::failure::EXIT_CRASH.into()),
     }
 }

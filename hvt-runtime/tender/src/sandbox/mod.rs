@@ -51,6 +51,8 @@ pub struct Needs<'a> {
     /// Whether a forbidden call is reported by a signal to this process, which a guest in it may have made, rather than
     /// ending it without a word.
     pub trap: bool,
+    /// The folder where a core file may be made.
+    pub core_folder: Option<i32>,
     /// What wakes the ring's thread, when there is a ring.
     pub kick: Option<i32>,
 }
@@ -73,7 +75,7 @@ pub fn enter(needs: &Needs<'_>) -> Result<(), SandboxError> {
 pub fn prepare(needs: &Needs<'_>) -> Result<(), SandboxError> {
     descriptors::close_others(&needs.descriptors())?;
     privileges::drop_all()?;
-    if !files::forbid()? {
+    if !files::forbid(needs.core_folder)? {
         message("note: this kernel has no landlock; the sandbox is the seccomp filter alone");
     }
     Ok(())
@@ -109,7 +111,7 @@ pub fn enter_ring_thread(kick: i32, devices: &Devices) -> Result<(), SandboxErro
     let filter = seccomp::moving_frames(kick, devices)?;
     privileges::drop_all()?;
     // Whether the kernel has landlock is told once, by the other thread.
-    _ = files::forbid()?;
+    _ = files::forbid(None)?;
     seccomp::load(&filter)
 }
 
@@ -118,6 +120,7 @@ impl Needs<'_> {
         let mut all = vec![libc::STDERR_FILENO, self.image, self.border.console, self.border.wake];
         all.extend(self.vcpu);
         all.extend(self.kick);
+        all.extend(self.core_folder);
         for (_, device) in self.devices.iter() {
             all.push(device.raw_fd());
         }

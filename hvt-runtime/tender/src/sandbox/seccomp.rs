@@ -10,6 +10,7 @@ use seccompiler::{
 
 use super::{Needs, SandboxError};
 use crate::device::{Device, Devices};
+use crate::dump::{CORE_FD, OPEN_FLAGS};
 
 /// `_IO(0xAE, 0x80)`.
 const KVM_RUN: u64 = 0xae80;
@@ -51,6 +52,12 @@ pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
         list.with(libc::SYS_pread64, &[fd_is(*fd)])?;
     }
 
+    if let Some(folder) = needs.core_folder {
+        let flags = u64::from(OPEN_FLAGS.unsigned_abs());
+        list.with(libc::SYS_openat, &[fd_is(folder), argument_is(2, flags)])?;
+        list.with(libc::SYS_pwrite64, &[fd_is(CORE_FD)])?;
+        list.always(libc::SYS_getpid);
+    }
     list.every_thread()?;
     for call in [
         libc::SYS_ppoll,
