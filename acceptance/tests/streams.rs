@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use acceptance::backend::Backend;
 use acceptance::client::Tls;
 use acceptance::gateway::DOMAIN;
+use acceptance::peer::{Process, available, eventually, run};
 use acceptance::{Gateway, client};
 use rustls::ClientConfig;
 use sha2::{Digest, Sha256};
@@ -232,6 +233,40 @@ fn a_websocket_stays_open_both_ways() {
         tls.read_exact(&mut back).unwrap();
         assert_eq!(back, frame);
     }
+}
+
+/// HTTP/2 from h2load through the gateway to nginx, in clear behind it: the gateway negotiates `h2` where the route says so
+/// and forwards the bytes.
+#[test]
+fn http_2_end_to_end_where_the_route_allows_it() {
+    if !available(&["nginx", "h2load"]) {
+        return;
+    }
+    let gateway = Gateway::start();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = gateway.folder();
+    let file = folder.join("nginx.conf");
+    let text = format!(
+        "daemon off; worker_processes 1; pid {0}/nginx.pid; error_log {0}/nginx.err; events {{}}\n\
+         http {{ access_log off; client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f;\n\
+         uwsgi_temp_path {0}/u; scgi_temp_path {0}/s; keepalive_requests 1000000;\n\
+         server {{ listen {address} http2; location / {{ return 200 \"over h2\"; }} }} }}\n",
+        folder.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut nginx = std::process::Command::new("/usr/sbin/nginx");
+    nginx.arg("-c").arg(&file);
+    let _nginx = Process::start(&mut nginx, &folder.join("nginx.log"));
+    eventually("nginx listens", || TcpStream::connect(address).is_ok());
+    gateway.ctl(&["add", "stream", &address.to_string(), "--alpn", "h2"]);
+    let mut h2load = std::process::Command::new("h2load");
+    h2load.args(["-n", "2000", "-c", "10", "-m", "20"]);
+    h2load.arg(format!("--connect-to={}", gateway.https));
+    h2load.arg(format!("https://stream.{DOMAIN}:{}/", gateway.https.port()));
+    let output = run(&mut h2load, b"", std::time::Duration::from_secs(60));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("Application protocol: h2"), "{said}");
+    assert!(said.contains("2000 succeeded, 0 failed"), "{said}");
 }
 
 /// Checks a stream whose last 32 bytes are the SHA-256 of everything before them.
