@@ -1,0 +1,5 @@
+//! Packs.
+
+/// Why a pack is refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PackError {}

@@ -1,0 +1,4 @@
+//! The site server's program.
+#![forbid(unsafe_code)]
+
+fn main() {}
