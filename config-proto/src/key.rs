@@ -10,6 +10,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::message::Role;
@@ -145,6 +146,15 @@ impl Key {
     }
 }
 
+impl KnownKey {
+    /// Whether `other` is this very key: id, secret and role. A key that was removed and made again is another one, even
+    /// under the same id. Takes the same time wherever two secrets of the same length differ.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let secret = self.key.secret().ct_eq(other.key.secret());
+        self.key.id() == other.key.id() && self.role == other.role && secret.into()
+    }
+}
+
 // === impl KeyId ===
 
 impl FromStr for KeyId {
@@ -241,6 +251,19 @@ mod tests {
         );
         assert_eq!("x".repeat(MAX_KEY_ID_LEN).parse::<KeyId>().unwrap().as_str().len(), 64);
         assert_eq!("x".repeat(MAX_KEY_ID_LEN + 1).parse::<KeyId>(), Err(KeyError::BadId));
+    }
+
+    #[test]
+    fn a_key_that_was_made_again_is_another() {
+        let known = |id: &str, secret: u8, role: &str| KnownKey {
+            key: Key::new(id.parse().unwrap(), &[secret; MIN_SECRET_LEN]).unwrap(),
+            role: role.parse().unwrap(),
+        };
+        let first = known("a", 1, "admin");
+        assert!(first.is_same(&first.clone()));
+        assert!(!first.is_same(&known("a", 2, "admin")));
+        assert!(!first.is_same(&known("a", 1, "viewer")));
+        assert!(!first.is_same(&known("b", 1, "admin")));
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn a_flipped_bit_of_the_client_hello_ends_in_no_connection() {
             "{}",
             hex::encode(&changed)
         );
-        assert_eq!(server.peer(), None);
+        assert!(server.peer().is_none());
         let last = feed_client(&mut client, &second.sent);
         assert!(!last.ready && !client.is_ready());
     }
@@ -67,7 +67,7 @@ fn a_flipped_bit_of_the_server_hello_ends_in_no_connection() {
                 assert_eq!(last.error, Some(ClientError::NotAuthenticated));
             }
         }
-        assert_eq!(server.peer(), None);
+        assert!(server.peer().is_none());
         assert!(!client.is_ready());
     }
 }
@@ -81,7 +81,7 @@ fn a_flipped_bit_of_a_proof_ends_in_no_connection() {
         let outcome = feed(&mut server, &changed);
         assert!(outcome.refused.is_some(), "{}", hex::encode(&changed));
         assert!(outcome.sent.is_empty() || outcome.sent == UNAUTHENTICATED);
-        assert_eq!(server.peer(), None);
+        assert!(server.peer().is_none());
     }
     for changed in flips(&handshake.server_proof) {
         let (mut client, _) = Client::new(&key("admin", 7), CLIENT_NONCE);

@@ -5,6 +5,7 @@ mod control_common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use config_proto::key::Key;
 use config_proto::message::{
@@ -112,6 +113,53 @@ fn roles_bound_what_a_key_may_do_and_a_removed_key_is_out() {
     let _: Changed = admin.ask(&Request::KeyRemove { id: "team".to_owned() }).unwrap();
     assert!(teammate.is_closed());
     assert_eq!(Session::open(gateway.control(), &team).err(), Some(ClientError::NotAuthenticated));
+    gateway.stop();
+}
+
+/// Whoever holds an open connection of a key that was removed must not get what a new key of that id may do.
+#[test]
+fn a_key_that_is_made_again_is_not_the_old_one() {
+    let gateway = InProcess::start(&[]);
+    let mut admin = gateway.admin();
+    let mut made = |role: Role| -> Key {
+        let add = Request::KeyAdd { id: "ops".to_owned(), role };
+        let added: KeyAdded = admin.ask(&add).unwrap();
+        format!("ops:{}", added.secret.0).parse().unwrap()
+    };
+    let old = made(Role::Admin);
+    let mut session = Session::open(gateway.control(), &old).unwrap();
+    let _: RouteList = session.ask(&list()).unwrap();
+    let _: Changed = admin.ask(&Request::KeyRemove { id: "ops".to_owned() }).unwrap();
+    let add_again = Request::KeyAdd { id: "ops".to_owned(), role: Role::Viewer };
+    let again: KeyAdded = admin.ask(&add_again).unwrap();
+    assert!(session.is_closed());
+    assert_eq!(Session::open(gateway.control(), &old).err(), Some(ClientError::NotAuthenticated));
+    let again = format!("ops:{}", again.secret.0).parse().unwrap();
+    let mut session = Session::open(gateway.control(), &again).unwrap();
+    assert_code(&session.refused(&add("a", "10.0.0.1:80")), RefusalCode::Forbidden);
+    gateway.stop();
+}
+
+/// The wait for the first byte is part of the handshake's time: a client that uses most of it up has the rest for the
+/// remainder, and not the whole once more. So it ends before one that came later and said nothing.
+#[test]
+fn a_slow_first_byte_gives_no_more_time() {
+    let gateway = InProcess::start(&["--control-timeout", "3s"]);
+    let connect = || TcpStream::connect(gateway.control()).unwrap();
+    let end = |mut stream: TcpStream| {
+        std::thread::spawn(move || {
+            // Its end; a reset is one too.
+            let _ = stream.read(&mut [0; 1]);
+            Instant::now()
+        })
+    };
+    let mut dripping = connect();
+    let reading = dripping.try_clone().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let silent = end(connect());
+    std::thread::sleep(Duration::from_millis(500));
+    dripping.write_all(b"t").unwrap();
+    assert!(end(reading).join().unwrap() < silent.join().unwrap());
     gateway.stop();
 }
 

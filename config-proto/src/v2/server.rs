@@ -18,7 +18,7 @@ use super::{
     UNAUTHENTICATED,
 };
 use crate::buffer::Buffer;
-use crate::key::{KeyId, KeyLookup, MIN_SECRET_LEN};
+use crate::key::{KeyId, KeyLookup, KnownKey, MIN_SECRET_LEN};
 use crate::message::{Refusal, RefusalCode, Reply, Request, Role};
 
 /// The secret in whose name an unknown id is answered. It opens nothing: a proof under it is refused as well.
@@ -229,10 +229,11 @@ impl Server {
         Ok(bytes)
     }
 
-    /// Whose connection it is, once the client has proved its key and until the connection is refused.
-    pub const fn peer(&self) -> Option<(&KeyId, &Role)> {
+    /// Whose connection it is, once the client has proved its key and until the connection is refused. It is the key as
+    /// it was when the connection began; whether it still holds is the caller's to ask ([`KnownKey::is_same`]).
+    pub const fn peer(&self) -> Option<&KnownKey> {
         match &self.state {
-            State::Request(state) => Some((&state.key_id, &state.role)),
+            State::Request(state) => Some(&state.known),
             _ => None,
         }
     }
@@ -373,16 +374,14 @@ struct ExpectHello {
 #[derive(Debug)]
 struct ExpectProof {
     keys: ConnectionKeys,
-    key_id: KeyId,
     /// Absent for an unknown id, which gets the same answers at the same times.
-    role: Option<Role>,
+    known: Option<KnownKey>,
 }
 
 #[derive(Debug)]
 struct ExpectRequest {
     keys: ConnectionKeys,
-    key_id: KeyId,
-    role: Role,
+    known: KnownKey,
     next_request: u64,
     next_reply: u64,
 }
@@ -423,8 +422,7 @@ impl ExpectHello {
         let secret = known.as_ref().map_or(&DECOY_SECRET[..], |known| known.key.secret());
         let state = ExpectProof {
             keys: ConnectionKeys::derive(secret, &client, &server),
-            key_id: client.key_id,
-            role: known.map(|known| known.role),
+            known,
         };
         Ok((State::Proof(state), Event::Send(server.as_bytes().to_vec())))
     }
@@ -434,7 +432,7 @@ impl ExpectProof {
     fn handle(self, frame: &Frame) -> Step {
         let genuine = frame.verify(&*self.keys.client.mac);
         let unauthenticated = |reason| Err((reason, Some(UNAUTHENTICATED.to_vec())));
-        let Some(role) = self.role else {
+        let Some(known) = self.known else {
             return unauthenticated(Refused::UnknownKey);
         };
         if !genuine {
@@ -449,8 +447,7 @@ impl ExpectProof {
         let proof = frame::proof(&*self.keys.server.mac, Kind::ServerProof);
         let state = ExpectRequest {
             keys: self.keys,
-            key_id: self.key_id,
-            role,
+            known,
             next_request: 1,
             next_reply: 1,
         };
@@ -477,8 +474,8 @@ impl ExpectRequest {
         {
             Ok(request) => Event::Request(Box::new(ReceivedRequest {
                 seq,
-                key_id: self.key_id.clone(),
-                role: self.role.clone(),
+                key_id: self.known.key.id().clone(),
+                role: self.known.role.clone(),
                 request,
             })),
             Err(bad) => Event::Malformed { seq, refusal: malformed(&bad) },

@@ -44,7 +44,7 @@ pub struct Settings {
     pub name: String,
     /// Control connections at the same time.
     pub connections: u16,
-    /// For one frame to arrive.
+    /// For the whole handshake, and then for each frame, to arrive.
     pub frame_time: Duration,
     /// The key of protocol v1; absent when it is off.
     pub v1_key: Option<Zeroizing<Vec<u8>>>,
@@ -137,14 +137,18 @@ impl Control {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "a control connection keeps its delay");
         }
+        let began = Instant::now();
+        let deadline = began + self.settings.frame_time;
         let mut first = [0];
-        match tokio::time::timeout(self.settings.frame_time, stream.peek(&mut first)).await {
+        match tokio::time::timeout_at(deadline.into(), stream.peek(&mut first)).await {
             Err(_) => self.refuse_slow(peer),
             Ok(Ok(0)) => {}
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a control connection broke"),
             Ok(Ok(_)) => match (sniff(first[0]), &self.settings.v1_key) {
-                (Sniffed::V2, _) => v2::connection(self, stream, peer).await,
-                (Sniffed::V1, Some(key)) => v1::connection(self, stream, peer, key).await,
+                (Sniffed::V2, _) => v2::connection(self, stream, peer, began).await,
+                (Sniffed::V1, Some(key)) => {
+                    v1::connection(self, stream, peer, key, began).await;
+                },
                 (Sniffed::V1, None) => {
                     self.back_off.failed(peer.ip(), Instant::now());
                     self.refuse(peer, refusals::V1_OFF);

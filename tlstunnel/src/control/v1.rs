@@ -16,13 +16,17 @@ use super::Control;
 const AUTHOR: &str = "v1";
 
 /// Serves the connection to its end.
+///
+/// The request must have come within the frame time after `began`, when the connection was accepted.
 pub(super) async fn connection(
     control: &Control,
     mut stream: TcpStream,
     peer: SocketAddr,
     key: &[u8],
+    began: Instant,
 ) {
-    let served = tokio::time::timeout(control.settings.frame_time, receive(&mut stream, key)).await;
+    let deadline = began + control.settings.frame_time;
+    let served = tokio::time::timeout_at(deadline.into(), receive(&mut stream, key)).await;
     let answer = match served {
         Err(_) => return control.refuse_slow(peer),
         Ok(Err(error)) => {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use config_proto::access::permits;
-use config_proto::key::{KeyId, KeyLookup};
+use config_proto::key::{KeyLookup, KnownKey};
 use config_proto::message::{Refusal, RefusalCode, Reply};
 use config_proto::v2::server::{Event, Limits, ReceivedRequest, Refused, ReplyError};
 use config_proto::v2::{NONCE_LEN, Server};
@@ -19,7 +19,14 @@ use crate::config::refuse;
 const READ: usize = 16 * 1024;
 
 /// Serves the connection to its end.
-pub(super) async fn connection(control: &Control, mut stream: TcpStream, peer: SocketAddr) {
+///
+/// The handshake must end within the frame time after `began`, when the connection was accepted.
+pub(super) async fn connection(
+    control: &Control,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    began: Instant,
+) {
     let mut nonce = [0; NONCE_LEN];
     if let Err(error) = getrandom::fill(&mut nonce) {
         tracing::error!(%error, "no randomness for a control connection");
@@ -27,7 +34,7 @@ pub(super) async fn connection(control: &Control, mut stream: TcpStream, peer: S
     }
     let time = control.settings.frame_time;
     let limits = Limits { max_frame: MAX_FRAME, handshake: time, frame: time, ..Limits::default() };
-    let mut server = Server::new(nonce, Instant::now(), limits);
+    let mut server = Server::new(nonce, began, limits);
     let mut keys_changed = control.configuration.keys().changes();
     let mut buffer = vec![0; READ];
     while let Some(deadline) = server.deadline() {
@@ -42,7 +49,7 @@ pub(super) async fn connection(control: &Control, mut stream: TcpStream, peer: S
             }
             Ok(()) = keys_changed.changed() => {
                 match server.peer() {
-                    Some((id, _)) if !holds(control, id) => {
+                    Some(key) if !holds(control, key) => {
                         return control.refuse(peer, refusals::KEY_REMOVED);
                     }
                     _ => continue,
@@ -106,7 +113,7 @@ async fn serve(
     peer: SocketAddr,
 ) -> Option<Vec<u8>> {
     let ReceivedRequest { seq, key_id, role, request } = received;
-    if !holds(control, &key_id) {
+    if !server.peer().is_some_and(|key| holds(control, key)) {
         control.refuse(peer, refusals::KEY_REMOVED);
         return None;
     }
@@ -122,8 +129,10 @@ async fn serve(
     reply(server, seq, answer)
 }
 
-fn holds(control: &Control, id: &KeyId) -> bool {
-    control.configuration.keys().lookup(id).is_some()
+/// Whether the key that a connection began with is still what it was. One that was made again under the same id, perhaps
+/// with another role, is for new connections.
+fn holds(control: &Control, key: &KnownKey) -> bool {
+    control.configuration.keys().lookup(key.key.id()).is_some_and(|now| now.is_same(key))
 }
 
 /// Writes an answer; one that is too long for a frame becomes a refusal that says so.
