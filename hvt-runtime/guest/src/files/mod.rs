@@ -105,6 +105,10 @@ struct Descriptor {
 pub struct Files {
     descriptors: Vec<Option<Descriptor>>,
     files: Vec<Option<File>>,
+    /// Numbers of `files` that are free.
+    unused: Vec<FileId>,
+    /// No descriptor below this one is free.
+    full_below: usize,
     wakes: Vec<FileId>,
 }
 
@@ -112,7 +116,13 @@ impl Files {
     /// No descriptors.
     #[must_use]
     pub const fn new() -> Self {
-        Self { descriptors: Vec::new(), files: Vec::new(), wakes: Vec::new() }
+        Self {
+            descriptors: Vec::new(),
+            files: Vec::new(),
+            unused: Vec::new(),
+            full_below: 0,
+            wakes: Vec::new(),
+        }
     }
 
     /// A new file under the lowest free descriptor.
@@ -123,17 +133,17 @@ impl Files {
         let fd = self.lowest_free(0)?;
         let file =
             File { kind, nonblocking, position: 0, access, references: 0, watchers: Vec::new() };
-        let id = match self.files.iter().position(Option::is_none) {
-            Some(slot) => {
-                self.files[slot] = Some(file);
-                slot
+        let id = match self.unused.pop() {
+            Some(id) => {
+                self.files[id as usize] = Some(file);
+                id
             }
             None => {
                 self.files.push(Some(file));
-                self.files.len() - 1
+                FileId::try_from(self.files.len() - 1).map_err(|_| Errno::TOO_MANY)?
             }
         };
-        self.bind(fd, FileId::try_from(id).map_err(|_| Errno::TOO_MANY)?, true);
+        self.bind(fd, id, true);
         Ok(fd)
     }
 
@@ -173,12 +183,14 @@ impl Files {
     pub fn close(&mut self, fd: i32) -> Result<(), Errno> {
         let id = self.id(fd)?;
         self.descriptors[index(fd)] = None;
+        self.full_below = self.full_below.min(index(fd));
         let file = self.file(id)?;
         file.references -= 1;
         if file.references > 0 {
             return Ok(());
         }
         let Some(file) = self.files[id as usize].take() else { return Ok(()) };
+        self.unused.push(id);
         for (epoll, fd) in &file.watchers {
             if let Ok(Kind::Epoll(epoll)) = self.file(*epoll).map(|file| &mut file.kind) {
                 epoll.forget(*fd, id);
@@ -288,8 +300,13 @@ impl Files {
         if self.descriptors.len() < minimum {
             self.descriptors.resize(minimum, None);
         }
-        let free = self.descriptors[minimum..].iter().position(Option::is_none);
-        let slot = free.map_or(self.descriptors.len(), |offset| minimum + offset);
+        let start = self.full_below.max(minimum);
+        let free =
+            self.descriptors[start.min(self.descriptors.len())..].iter().position(Option::is_none);
+        let slot = free.map_or(self.descriptors.len().max(start), |offset| start + offset);
+        if start == self.full_below {
+            self.full_below = slot;
+        }
         if slot >= MAX_DESCRIPTORS {
             return Err(Errno::TOO_MANY);
         }

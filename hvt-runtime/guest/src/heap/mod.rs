@@ -235,15 +235,37 @@ impl Heap {
     #[cold]
     fn new_slab(&mut self, class: usize) -> Option<u32> {
         let count = size_class::slab_pages(class);
-        let slab = self.pages.take(count, 1)?;
+        let slab = self.take_pages(count, 1)?;
         self.pages.make_slab(slab, class, size_class::capacity(class));
         self.partial[class] = slab;
         Some(slab)
     }
 
     fn allocate_run(&mut self, size: usize, align_pages: usize) -> Option<NonNull<u8>> {
-        let run = self.pages.take(size.div_ceil(PAGE).max(1), align_pages)?;
+        let run = self.take_pages(size.div_ceil(PAGE).max(1), align_pages)?;
         NonNull::new(self.pages.address(run))
+    }
+
+    /// A run of pages, at the cost of the empty slabs that were kept if there is no other.
+    fn take_pages(&mut self, count: usize, align: usize) -> Option<u32> {
+        if let Some(run) = self.pages.take(count, align) {
+            return Some(run);
+        }
+        for class in 0..size_class::COUNT {
+            let mut slab = self.partial[class];
+            while slab != NONE {
+                let next = self.pages[slab].next;
+                if self.pages[slab].used == 0 {
+                    if self.partial[class] == slab {
+                        self.partial[class] = next;
+                    }
+                    self.pages.unlink(slab);
+                    self.pages.release(slab);
+                }
+                slab = next;
+            }
+        }
+        self.pages.take(count, align)
     }
 }
 

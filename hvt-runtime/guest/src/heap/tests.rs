@@ -200,7 +200,8 @@ fn churn_does_not_fragment() {
     }
     let usage = heap.usage();
     assert!(usage.held <= size_class::COUNT * 16 * 4096, "{usage:?}");
-    assert!(usage.largest_free > 90 * MIB, "{usage:?}");
+    // The slabs that are kept lie scattered, but they go when the room is needed.
+    assert!(heap.allocate(95 * MIB).is_some(), "{usage:?}");
 }
 
 #[test]
