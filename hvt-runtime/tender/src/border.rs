@@ -13,7 +13,7 @@ use hvt_abi::{extension, hypercall as number};
 use crate::device::Devices;
 use crate::device::console::Console;
 use crate::memory::{GuestSpace, PointerFault};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, is_interrupted};
 
 /// What follows a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +190,8 @@ impl Border {
             if self.understands_shutdown() && self.shutdown.take() {
                 set |= extension::POLL_SHUTDOWN;
             }
-            let end = Shutdown::must_end(self.understands_shutdown()).is_some();
+            // The machine's loop has something to look at.
+            let end = Shutdown::must_end(self.understands_shutdown()).is_some() || is_interrupted();
             if set != 0 || end || ready == 0 && start.elapsed() >= timeout {
                 return set;
             }

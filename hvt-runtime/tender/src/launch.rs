@@ -19,6 +19,7 @@ use crate::device::ring::{self, RingQueue};
 use crate::device::{Devices, transfer};
 use crate::dump::CoreFolder;
 use crate::failure::{EXIT_CRASH, EXIT_MISUSE, EXIT_SIGNAL, Failure};
+use crate::gdb::{self, Connection};
 use crate::image::Image;
 use crate::kvm::{Machine, Ring};
 use crate::layout::{Layout, RING_RESERVE};
@@ -104,13 +105,19 @@ impl Guest<'_> {
         blocked.restore().map_err(host("signals"))?;
         let mut border = self.border(&space, shutdown, features)?;
 
+        let gdb = self.options.gdb.as_deref().map(Connection::wait).transpose();
+        let gdb = gdb.map_err(host("--gdb"))?;
         machine.close_setup();
         sandbox::enter(&sandbox::Needs {
             vcpu: Some(machine.raw_fd()),
+            debugger: gdb.as_ref().map(Connection::raw_fd),
             kick,
             ..self.needs(&border)
         })?;
-        let end = machine.run(&mut border)?;
+        let end = match gdb {
+            Some(connection) => gdb::run(&mut machine, &mut border, connection)?,
+            None => machine.run(&mut border)?,
+        };
         let Self { image, core, .. } = self;
         Ok(Ending { image, core, space, layout }.conclude(&end))
     }
@@ -192,6 +199,7 @@ impl Guest<'_> {
             devices: &self.devices,
             trap: false,
             core_folder: self.core.as_ref().map(CoreFolder::raw_fd),
+            debugger: None,
             kick: None,
         }
     }

@@ -23,6 +23,7 @@ pub mod crash;
 pub mod device;
 pub mod dump;
 pub mod failure;
+pub mod gdb;
 pub mod image;
 pub mod kvm;
 pub mod launch;

@@ -255,6 +255,12 @@ impl Parser {
         if let Some(path) = &self.args_file {
             args.extend(args_from_file(path)?);
         }
+        if self.gdb.is_some() && self.backend == Some(Backend::Process) {
+            return Err(OptionsError::BadValue {
+                option: "--gdb".into(),
+                why: "works with --backend=kvm only".into(),
+            });
+        }
         fits("arguments", &args)?;
         fits("environment", &self.env)?;
         let mut nets = BTreeMap::new();
@@ -410,6 +416,7 @@ mod tests {
             ("--pcap:a=f x", "--net:a=… is missing"),
             ("--backend=spt x", "kvm or process"),
             ("--env=FOO x", "NAME=VALUE"),
+            ("--gdb --backend=process x", "--backend=kvm only"),
             ("--args-file=/nonexistent/file x", "/nonexistent/file"),
         ] {
             let message = run(line).unwrap_err().to_string();

@@ -34,16 +34,7 @@ impl Shutdown {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         WAKE.store(event.as_raw_fd(), Ordering::Release);
         for signal in SIGNALS {
-            // SAFETY: the structure is fully set (zeroed is valid for it: no flags, empty mask), and `note` does only
-            // what is safe in a handler: atomics and write(2). It leaves errno as it was.
-            let result = unsafe {
-                let mut action: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = note as *const () as libc::sighandler_t;
-                libc::sigaction(signal, &raw const action, std::ptr::null_mut())
-            };
-            if result != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            handle(signal, note)?;
         }
         Ok(Self { event, told: false })
     }
@@ -125,15 +116,49 @@ pub fn set_interrupt(byte: Option<&'static AtomicU8>) {
     INTERRUPT.store(pointer, Ordering::Release);
 }
 
-/// The handler: counts, interrupts, wakes. Safe to call in a handler.
-pub(crate) extern "C" fn note(signal: libc::c_int) {
-    LAST_SIGNAL.store(signal, Ordering::Release);
-    REQUESTS.fetch_add(1, Ordering::AcqRel);
+/// Whether a signal asked the machine to leave guest code and it has not yet done so.
+#[must_use]
+pub fn is_interrupted() -> bool {
+    let interrupt = INTERRUPT.load(Ordering::Acquire);
+    // SAFETY: as in `note`.
+    unsafe { interrupt.as_ref() }.is_some_and(|byte| byte.load(Ordering::Acquire) != 0)
+}
+
+/// Lets SIGIO, which a descriptor with `O_ASYNC` raises, interrupt the machine as requests to stop do.
+///
+/// # Errors
+/// When the host refuses.
+pub fn interrupt_on_input() -> io::Result<()> {
+    handle(libc::SIGIO, interrupt)
+}
+
+fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
+    // SAFETY: the structure is fully set (zeroed is valid for it: no flags, empty mask), and the handlers of this module
+    // do only what is safe in a handler: atomics and write(2). They leave errno as it was.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as libc::sighandler_t;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+extern "C" fn interrupt(_: libc::c_int) {
     let interrupt = INTERRUPT.load(Ordering::Acquire);
     // SAFETY: `set_interrupt` stores a pointer to an atomic of static lifetime or null.
     if let Some(byte) = unsafe { interrupt.as_ref() } {
         byte.store(1, Ordering::Release);
     }
+}
+
+/// The handler: counts, interrupts, wakes. Safe to call in a handler.
+pub(crate) extern "C" fn note(signal: libc::c_int) {
+    LAST_SIGNAL.store(signal, Ordering::Release);
+    REQUESTS.fetch_add(1, Ordering::AcqRel);
+    interrupt(signal);
     let wake = WAKE.load(Ordering::Acquire);
     let one: u64 = 1;
     // SAFETY: errno is this thread's own and is put back; write reads the eight bytes of `one`. A full event descriptor

@@ -192,7 +192,7 @@ fn privileged_instructions_end_the_guest() {
     for (what, code, cause) in [
         ("ud2", [0x0f_u8, 0x0b].as_slice(), "invalid instruction"),
         ("div by zero", &[0x31, 0xc9, 0xf7, 0xf1], "division by zero"),
-        ("int3", &[0xcc], ""),
+        ("int3", &[0xcc], "breakpoint"),
         ("int 0x80", &[0xcd, 0x80], ""),
         ("int 0xe (a faked page fault)", &[0xcd, 0x0e], " instruction"),
         ("syscall", &[0x0f, 0x05], ""),

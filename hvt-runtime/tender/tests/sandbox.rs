@@ -107,6 +107,7 @@ fn inside() {
         devices: &devices,
         trap: false,
         core_folder: None,
+        debugger: None,
         kick: None,
     };
     sandbox::enter(&needs).unwrap();

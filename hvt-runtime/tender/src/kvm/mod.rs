@@ -3,6 +3,7 @@
 //! [`Machine::new`] makes a machine of one processor over the guest's memory, in the state of [`processor`], for ring 3
 //! under the pages of [`supervisor`]; [`Machine::run`] in [`run`] lets it run until it ends.
 
+mod debug;
 mod paging;
 mod processor;
 mod run;
@@ -16,6 +17,7 @@ use hvt_abi::ring::KICK_PORT;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use paging::TablesFull;
+pub use run::Turn;
 use supervisor::{SUPERVISOR_BASE, Supervisor};
 use vm_memory::MmapRegion;
 use vmm_sys_util::eventfd::EventFd;
@@ -71,6 +73,7 @@ pub struct Machine {
     supervisor: Option<Supervisor>,
     ring: Option<Arc<MmapRegion>>,
     next_slot: u32,
+    debugging: bool,
 }
 
 impl Machine {
@@ -93,8 +96,8 @@ impl Machine {
             Ring::Zero => None,
             Ring::Three => Some(Supervisor::new(&layout)?),
         };
-        let mut machine =
-            Self { vcpu, vm: Some(vm), layout, space, supervisor, ring, next_slot: 0 };
+        let (vm, next_slot, debugging) = (Some(vm), 0, false);
+        let mut machine = Self { vcpu, vm, layout, space, supervisor, ring, next_slot, debugging };
         machine.plug_memory()?;
         match &machine.supervisor {
             Some(supervisor) => {

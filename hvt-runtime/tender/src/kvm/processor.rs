@@ -88,7 +88,7 @@ pub(super) fn start_ring3(
     sregs.cr3 = supervisor.root;
     sregs.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | CR4_OSXSAVE;
     sregs.efer = EFER_LME | EFER_LMA | EFER_NXE;
-    sregs.cs = code_segment(USER_CODE, 3);
+    set_ring3_segments(&mut sregs);
     set_data_segments(&mut sregs, data_segment(USER_DATA, 3));
     sregs.tr = kvm_segment {
         base: TSS_ADDRESS,
@@ -108,6 +108,12 @@ pub(super) fn start_ring3(
         vcpu.set_xcrs(&xcrs).map_err(step("KVM_SET_XCRS"))?;
     }
     start_registers(vcpu, entry, layout.stack.end, RFLAGS_RING3)
+}
+
+/// Code and stack of ring 3.
+pub(super) fn set_ring3_segments(sregs: &mut kvm_sregs) {
+    sregs.cs = code_segment(USER_CODE, 3);
+    sregs.ss = data_segment(USER_DATA, 3);
 }
 
 /// The state that Solo5 starts its guests in, at ring 0, with its tables in the guest's own memory (section 1.3 of the

@@ -16,11 +16,23 @@ use crate::shutdown::{self, Shutdown};
 const CALLS: u16 = 0x20;
 
 /// Why the machine was left, with nothing borrowed from it.
-enum Exit {
+pub(super) enum Exit {
     Output { port: u16, width: usize, value: u32 },
     Input { port: u16, width: usize },
     Interrupted,
+    Debug,
     Dead(String),
+}
+
+/// What one stay in the machine led to.
+#[derive(Debug)]
+pub enum Turn {
+    /// The guest goes on.
+    Resumes,
+    /// A breakpoint, or the end of a step.
+    Debug,
+    /// The guest ended.
+    Ended(Box<End>),
 }
 
 impl Machine {
@@ -37,44 +49,67 @@ impl Machine {
 
     fn run_until_end(&mut self, border: &mut Border) -> Result<End, KvmError> {
         loop {
-            if let Some(signal) = Shutdown::must_end(border.understands_shutdown()) {
-                return Ok(End::Signal(signal));
-            }
-            match self.enter()? {
-                Exit::Interrupted => self.vcpu.set_kvm_immediate_exit(0),
-                Exit::Output { port, width: 4, value }
-                    if (PORT_BASE..PORT_BASE + CALLS).contains(&port) =>
-                {
-                    match border.call(port - PORT_BASE, value.into()) {
-                        Ok(Outcome::Resume) => {}
-                        Ok(Outcome::Halt { status, cookie }) => {
-                            let registers = self.registers()?;
-                            return Ok(End::Halted { status, cookie, registers });
-                        }
-                        Err(misuse) => return Ok(End::Misused(misuse, self.registers()?)),
-                    }
-                }
-                Exit::Output { port: FAULT_PORT, width: 1, value } if self.is_in_stub()? => {
-                    let vector = value.to_le_bytes()[0];
-                    return self.fault(vector).map(End::Crashed);
-                }
-                Exit::Output { port, width, .. } => {
-                    let misuse = Misuse::BadPort { port, width, direction: "output" };
-                    return Ok(End::Misused(misuse, self.registers()?));
-                }
-                Exit::Input { port, width } => {
-                    let misuse = Misuse::BadPort { port, width, direction: "input" };
-                    return Ok(End::Misused(misuse, self.registers()?));
-                }
-                Exit::Dead(cause) => {
-                    let fault = Fault::Machine(cause);
-                    return Ok(End::Crashed(Crash { fault, registers: self.registers()? }));
-                }
+            if let Turn::Ended(end) = self.turn(border)? {
+                return Ok(*end);
             }
         }
     }
 
-    fn enter(&mut self) -> Result<Exit, KvmError> {
+    /// Lets the guest run until it leaves the machine once, and serves what it left for.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn turn(&mut self, border: &mut Border) -> Result<Turn, KvmError> {
+        let misused =
+            |misuse, registers| Ok(Turn::Ended(Box::new(End::Misused(misuse, registers))));
+        if let Some(signal) = Shutdown::must_end(border.understands_shutdown()) {
+            return Ok(Turn::Ended(Box::new(End::Signal(signal))));
+        }
+        match self.enter()? {
+            Exit::Interrupted => self.vcpu.set_kvm_immediate_exit(0),
+            Exit::Debug => return Ok(Turn::Debug),
+            Exit::Output { port, width: 4, value }
+                if (PORT_BASE..PORT_BASE + CALLS).contains(&port) =>
+            {
+                match border.call(port - PORT_BASE, value.into()) {
+                    Ok(Outcome::Resume) => {}
+                    Ok(Outcome::Halt { status, cookie }) => {
+                        let registers = self.registers()?;
+                        return Ok(Turn::Ended(Box::new(End::Halted {
+                            status,
+                            cookie,
+                            registers,
+                        })));
+                    }
+                    Err(misuse) => return misused(misuse, self.registers()?),
+                }
+            }
+            Exit::Output { port: FAULT_PORT, width: 1, value } if self.is_in_stub()? => {
+                let vector = value.to_le_bytes()[0];
+                if self.is_for_debugger(vector) {
+                    self.leave_stub(vector)?;
+                    return Ok(Turn::Debug);
+                }
+                return self.fault(vector).map(|crash| Turn::Ended(Box::new(End::Crashed(crash))));
+            }
+            Exit::Output { port, width, .. } => {
+                let misuse = Misuse::BadPort { port, width, direction: "output" };
+                return misused(misuse, self.registers()?);
+            }
+            Exit::Input { port, width } => {
+                let misuse = Misuse::BadPort { port, width, direction: "input" };
+                return misused(misuse, self.registers()?);
+            }
+            Exit::Dead(cause) => {
+                let fault = Fault::Machine(cause);
+                let crash = Crash { fault, registers: self.registers()? };
+                return Ok(Turn::Ended(Box::new(End::Crashed(crash))));
+            }
+        }
+        Ok(Turn::Resumes)
+    }
+
+    pub(super) fn enter(&mut self) -> Result<Exit, KvmError> {
         let dead = |text: String| Ok(Exit::Dead(text));
         match self.vcpu.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
@@ -82,6 +117,7 @@ impl Machine {
                 Ok(Exit::Output { port, width: data.len(), value })
             }
             Ok(VcpuExit::IoIn(port, data)) => Ok(Exit::Input { port, width: data.len() }),
+            Ok(VcpuExit::Debug(_)) => Ok(Exit::Debug),
             Ok(VcpuExit::Intr) => Ok(Exit::Interrupted),
             Ok(VcpuExit::Hlt) => dead("the processor was halted, with nothing to wake it".into()),
             Ok(VcpuExit::Shutdown) => dead("triple fault: a fault without a handler".into()),
@@ -131,7 +167,11 @@ impl Machine {
         Ok(Crash { fault, registers })
     }
 
-    fn registers(&self) -> Result<Registers, KvmError> {
+    /// The processor's registers.
+    ///
+    /// # Errors
+    /// When KVM refuses.
+    pub fn registers(&self) -> Result<Registers, KvmError> {
         let r = self.vcpu.get_regs().map_err(step("KVM_GET_REGS"))?;
         let s = self.vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
         Ok(Registers {
@@ -159,7 +199,7 @@ impl Machine {
     }
 
     /// Lets signals make the processor leave guest code, also between the look at the count and the entry.
-    fn set_interruptible(&mut self, on: bool) {
+    pub(crate) fn set_interruptible(&mut self, on: bool) {
         let byte = &raw mut self.vcpu.get_kvm_run().immediate_exit;
         // SAFETY: the byte is in the page that KVM shares for this processor, which stays mapped as long as `self.vcpu`;
         // the reference is taken back below before `run` returns, while `self` is still borrowed. It is only accessed

@@ -19,6 +19,8 @@ pub(super) const SUPERVISOR_BASE: u64 = 4 << 30;
 /// The port by which a stub tells its vector. Only ring 0 may use it.
 pub(super) const FAULT_PORT: u16 = 0xf0;
 
+/// The vector of `int3`.
+const BREAKPOINT: u64 = 3;
 const PAGE: u64 = 4096;
 // Offsets in the region, and the addresses at which ring 0 sees them.
 const GDT: (u64, u64) = (0, 0x1000);
@@ -146,11 +148,13 @@ fn gdt() -> Vec<u8> {
     entries.iter().flat_map(|entry| entry.to_le_bytes()).collect()
 }
 
-/// Every vector enters its stub at ring 0 on the interrupt stack (section 4.8.4).
+/// Every vector enters its stub at ring 0 on the interrupt stack (section 4.8.4). Ring 3 may raise only the breakpoint by
+/// an instruction, so that it is reported as what it is; others are a general protection fault.
 fn idt() -> Vec<u8> {
     let gate = |vector: u64| {
         let stub = STUBS.1 + vector * 16;
-        let low = stub & 0xffff | u64::from(KERNEL_CODE) << 16 | 1 << 32 | 0x8e << 40;
+        let kind: u64 = if vector == BREAKPOINT { 0xee } else { 0x8e };
+        let low = stub & 0xffff | u64::from(KERNEL_CODE) << 16 | 1 << 32 | kind << 40;
         [low, 0]
     };
     (0..256).flat_map(gate).flat_map(u64::to_le_bytes).collect()

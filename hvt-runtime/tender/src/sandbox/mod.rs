@@ -53,6 +53,8 @@ pub struct Needs<'a> {
     pub trap: bool,
     /// The folder where a core file may be made.
     pub core_folder: Option<i32>,
+    /// The connection to gdb.
+    pub debugger: Option<i32>,
     /// What wakes the ring's thread, when there is a ring.
     pub kick: Option<i32>,
 }
@@ -121,6 +123,7 @@ impl Needs<'_> {
         all.extend(self.vcpu);
         all.extend(self.kick);
         all.extend(self.core_folder);
+        all.extend(self.debugger);
         for (_, device) in self.devices.iter() {
             all.push(device.raw_fd());
         }

@@ -19,6 +19,15 @@ const KVM_GET_REGS: u64 = 0x8090_ae81;
 /// `_IOR(0xAE, 0x83, struct kvm_sregs)`, 312 bytes.
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
 
+/// `_IOW(0xAE, 0x9b, struct kvm_guest_debug)`, 72 bytes.
+const KVM_SET_GUEST_DEBUG: u64 = 0x4048_ae9b;
+/// `_IOW(0xAE, 0x82, struct kvm_regs)`, 144 bytes.
+const KVM_SET_REGS: u64 = 0x4090_ae82;
+/// `_IOW(0xAE, 0x84, struct kvm_sregs)`, 312 bytes.
+const KVM_SET_SREGS: u64 = 0x4138_ae84;
+/// `_IOR(0xAE, 0x8c, struct kvm_fpu)`, 416 bytes.
+const KVM_GET_FPU: u64 = 0x81a0_ae8c;
+
 /// The filter of the thread that serves the guest.
 pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
     let (mut blocks, mut nets) = (Vec::new(), Vec::new());
@@ -34,6 +43,14 @@ pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
     for request in [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS] {
         if let Some(vcpu) = needs.vcpu {
             list.with(libc::SYS_ioctl, &[fd_is(vcpu), argument_is(1, request)])?;
+        }
+    }
+    if let (Some(vcpu), Some(debugger)) = (needs.vcpu, needs.debugger) {
+        for request in [KVM_SET_GUEST_DEBUG, KVM_SET_REGS, KVM_SET_SREGS, KVM_GET_FPU] {
+            list.with(libc::SYS_ioctl, &[fd_is(vcpu), argument_is(1, request)])?;
+        }
+        for call in [libc::SYS_read, libc::SYS_write] {
+            list.with(call, &[fd_is(debugger)])?;
         }
     }
     for fd in nets.iter().chain([&border.wake]) {
