@@ -1,0 +1,337 @@
+//! The HTTP client towards the authority: HTTP/1.1 over TLS, one connection for each request, everything bounded.
+//!
+//! It needs no files and no second thread: trusted roots are a value, and names are resolved by whom the program gives.
+//! An authority is asked a dozen times for a certificate of months, so connections are not kept.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue, RETRY_AFTER};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// The largest answer that is read. A chain with four RSA-4096 certificates has about 10 KiB.
+pub const MAX_ANSWER: usize = 256 * 1024;
+/// For a request from its name being resolved to the last byte of the answer.
+pub const REQUEST_TIME: Duration = Duration::from_secs(30);
+/// For a connection to one of several addresses to open.
+const CONNECT_TIME: Duration = Duration::from_secs(8);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The address has no host, or is not https.
+    #[error("{0} is no https address")]
+    Address(String),
+    /// The host's name.
+    #[error("{0}")]
+    Resolve(String),
+    /// No address of the host takes a connection.
+    #[error("{host} cannot be connected to")]
+    Connect {
+        /// The host.
+        host: String,
+        /// What the system says about the last address.
+        source: io::Error,
+    },
+    /// No TLS with the host; commonly its certificate is not trusted.
+    #[error("no TLS with {host}")]
+    Tls {
+        /// The host.
+        host: String,
+        /// What TLS says.
+        source: io::Error,
+    },
+    /// The host's name cannot be asked for in TLS.
+    #[error(transparent)]
+    ServerName(#[from] InvalidDnsNameError),
+    /// What comes is no HTTP, or ends early.
+    #[error("the connection to the authority failed")]
+    Http(#[from] hyper::Error),
+    /// More than [`MAX_ANSWER`], or a broken body.
+    #[error("the authority's answer is too large or broken: {0}")]
+    Body(Box<dyn std::error::Error + Send + Sync>),
+    /// Not within [`REQUEST_TIME`].
+    #[error("the authority did not answer within 30 seconds")]
+    Slow,
+    /// A status that says that the server cannot now.
+    #[error("the authority answers {status}")]
+    Unavailable {
+        /// The status.
+        status: StatusCode,
+        /// `Retry-After` in seconds.
+        retry_after: Option<u64>,
+    },
+}
+
+impl TransportError {
+    /// What the authority asked for, in seconds.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// Finds the addresses of a host.
+pub trait Resolve: Send + Sync + 'static {
+    /// The addresses, or why there are none.
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, String>> + Send + 'a>>;
+}
+
+/// The client. A clone is another handle on the same.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tls: Arc<ClientConfig>,
+    resolver: Box<dyn Resolve>,
+    /// `Retry-After` of the last answer that was no success.
+    retry_after: Mutex<Option<u64>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// Why roots cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RootsError {
+    /// The text is damaged.
+    #[error("the PEM text is damaged: {0}")]
+    Pem(#[from] rustls_pki_types::pem::Error),
+    /// A certificate cannot be a root.
+    #[error("a certificate cannot be trusted as an authority: {0}")]
+    Root(rustls::Error),
+    /// There is none.
+    #[error("there is no certificate: expected a section BEGIN CERTIFICATE")]
+    None,
+    /// The cryptographic provider.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(rustls::Error),
+}
+
+/// The public authorities (Mozilla's list).
+pub fn public_roots() -> RootCertStore {
+    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+}
+
+/// The authorities in a PEM text.
+///
+/// # Errors
+/// When it has none, or one that cannot be used.
+pub fn roots_from_pem(pem: &str) -> Result<RootCertStore, RootsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate?).map_err(RootsError::Root)?;
+    }
+    match roots.is_empty() {
+        true => Err(RootsError::None),
+        false => Ok(roots),
+    }
+}
+
+impl Client {
+    /// A client that trusts `roots` and asks `resolver` for addresses.
+    ///
+    /// # Errors
+    /// When the cryptographic provider cannot do TLS.
+    pub fn new(roots: RootCertStore, resolver: impl Resolve) -> Result<Self, RootsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(RootsError::Tls)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let shared = Shared {
+            tls: Arc::new(tls),
+            resolver: Box::new(resolver),
+            retry_after: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// `Retry-After` of the last answer, in seconds, if that answer was no success.
+    pub(crate) fn last_retry_after(&self) -> Option<u64> {
+        *self.shared.retry_after.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let answer = match timeout(REQUEST_TIME, shared.exchange(request)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(TransportError::Slow),
+            };
+            answer.map(BytesResponse::from).map_err(|error| Error::Other(Box::new(error)))
+        })
+    }
+}
+
+impl Shared {
+    async fn exchange(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Result<Response<Full<Bytes>>, TransportError> {
+        let (host, port) = https_host(request.uri())?;
+        let stream = self.connect(&host, port).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let request = origin_form(request)?;
+        let exchanged = async {
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            let body = Limited::new(body, MAX_ANSWER);
+            let bytes = body.collect().await.map_err(TransportError::Body)?.to_bytes();
+            Ok::<_, TransportError>(Response::from_parts(head, Full::new(bytes)))
+        };
+        let mut exchanged = std::pin::pin!(exchanged);
+        // The connection is driven here and not in a task of its own, so that dropping the request ends it.
+        let answer = tokio::select! {
+            answer = &mut exchanged => answer,
+            ended = connection => match ended {
+                Ok(()) => exchanged.await,
+                Err(error) => Err(error.into()),
+            },
+        }?;
+        let status = answer.status();
+        let retry_after = retry_after(answer.headers(), SystemTime::now());
+        let noted = if status.is_success() { None } else { retry_after };
+        *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = noted;
+        match status.is_server_error() {
+            true => Err(TransportError::Unavailable { status, retry_after }),
+            false => Ok(answer),
+        }
+    }
+
+    async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, TransportError> {
+        let (name, addresses) = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(ip) => (ServerName::from(ip), vec![ip]),
+            Err(_) => (
+                ServerName::try_from(host.to_owned())?,
+                self.resolver.resolve(host).await.map_err(TransportError::Resolve)?,
+            ),
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+        for ip in addresses {
+            let stream =
+                match timeout(CONNECT_TIME, TcpStream::connect(SocketAddr::new(ip, port))).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => {
+                        last = error;
+                        continue;
+                    }
+                    Err(_) => {
+                        last = io::ErrorKind::TimedOut.into();
+                        continue;
+                    }
+                };
+            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
+            return connector
+                .connect(name, stream)
+                .await
+                .map_err(|source| TransportError::Tls { host: host.to_owned(), source });
+        }
+        Err(TransportError::Connect { host: host.to_owned(), source: last })
+    }
+}
+
+fn https_host(uri: &Uri) -> Result<(String, u16), TransportError> {
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(host)) => Ok((host.to_owned(), uri.port_u16().unwrap_or(443))),
+        _ => Err(TransportError::Address(uri.to_string())),
+    }
+}
+
+/// The request as it goes over a connection: the path alone, and the host in a field (RFC 9112, section 3.2.1).
+fn origin_form(
+    mut request: Request<BodyWrapper<Bytes>>,
+) -> Result<Request<BodyWrapper<Bytes>>, TransportError> {
+    let address = || TransportError::Address(request.uri().to_string());
+    let authority = request.uri().authority().ok_or_else(address)?.as_str();
+    let host = HeaderValue::from_str(authority).map_err(|_| address())?;
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = path.parse::<Uri>().map_err(|_| address())?;
+    *request.uri_mut() = path;
+    request.headers_mut().insert(HOST, host);
+    Ok(request)
+}
+
+/// `Retry-After` in seconds, from either of its forms (RFC 9110, section 10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(seconds);
+    }
+    let at = SystemTime::from(value.parse::<httpdate::HttpDate>().ok()?);
+    Some(at.duration_since(now).map_or(0, |wait| wait.as_secs().saturating_add(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        let of = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
+            retry_after(&headers, SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))
+        };
+        assert_eq!(of("120"), Some(120));
+        assert_eq!(of("Sun, 09 Sep 2001 01:47:40 GMT"), Some(61));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
+        assert_eq!(of("soon"), None);
+        assert_eq!(of("-1"), None);
+    }
+
+    #[test]
+    fn only_https_is_asked() {
+        for bad in ["http://ca.example/dir", "/dir", "ftp://ca.example"] {
+            assert!(https_host(&bad.parse().unwrap()).is_err(), "{bad}");
+        }
+        let host = https_host(&"https://ca.example:14000/dir".parse().unwrap()).unwrap();
+        assert_eq!(host, ("ca.example".to_owned(), 14000));
+    }
+
+    #[test]
+    fn roots() {
+        assert!(public_roots().len() > 50);
+        assert!(matches!(roots_from_pem(""), Err(RootsError::None)));
+        assert!(
+            roots_from_pem("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----").is_err()
+        );
+    }
+}

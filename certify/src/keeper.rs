@@ -1,0 +1,259 @@
+//! The loop: takes the next step of the plan, one at a time, for as long as the program runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use instant_acme::{Account, CertificateIdentifier, Error};
+use tokio::time::{sleep, timeout};
+
+use crate::account;
+use crate::failure::{ACCOUNT_DOES_NOT_EXIST, BAD_NONCE, Failure, Scope};
+use crate::host::{Host, HostError};
+use crate::http::Client;
+use crate::order::Work;
+use crate::plan::{Plan, Step};
+use crate::record::{AccountRecord, NameRecord, account_key, decode, encode, name_key, name_of};
+use crate::report::Reports;
+use crate::schedule::{Pace, Window};
+use crate::settings::Settings;
+
+/// Seconds since 1970.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// One attempt takes at most this long; the order goes on with the next.
+const ATTEMPT_TIME: Duration = Duration::from_secs(300);
+/// A nonce may be refused at any time, as often as an authority likes (RFC 8555, section 6.5). Each repetition goes on
+/// where the last one stopped.
+const NONCE_REPEATS: usize = 8;
+/// The longest sleep: a clock that was set is noticed after this.
+const LONGEST_SLEEP: i64 = 3600;
+/// After a change of the configuration, for more of them to come.
+const SETTLE: Duration = Duration::from_millis(200);
+/// When the storage cannot be read at start.
+const LOAD_AGAIN: Duration = Duration::from_secs(30);
+/// When the authority does not say when to renew, it is asked again after this many seconds.
+const ASK_LATER: i64 = 6 * 3600;
+
+/// The clock on the wall.
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
+}
+
+/// Looks after the certificates of one program.
+pub struct Keeper<H: Host> {
+    host: H,
+    settings: Settings,
+    client: Client,
+    clock: Clock,
+    reports: Reports,
+    plan: Plan,
+    known_account: Option<AccountRecord>,
+    account: Option<Account>,
+}
+
+impl<H: Host> std::fmt::Debug for Keeper<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl<H: Host> Keeper<H> {
+    /// A keeper of the certificates that `host` wants; it reports to `reports`.
+    pub fn new(
+        host: H,
+        settings: Settings,
+        client: Client,
+        clock: Clock,
+        reports: Reports,
+    ) -> Self {
+        Self {
+            host,
+            settings,
+            client,
+            clock,
+            reports,
+            plan: Plan::default(),
+            known_account: None,
+            account: None,
+        }
+    }
+
+    /// Works for ever; drop the future to stop. It may be dropped at any time: what was begun is gone on with by the next
+    /// keeper on the same records.
+    pub async fn run(mut self) {
+        while let Err(error) = self.load().await {
+            tracing::error!(%error, "the records of certificates cannot be read");
+            sleep(LOAD_AGAIN).await;
+        }
+        loop {
+            let (version, wanted) = self.host.wanted();
+            for gone in self.plan.update(wanted) {
+                if let Err(error) = self.host.save(name_key(&gone), None).await {
+                    tracing::warn!(name = gone, %error, "a record that is needed no more stays");
+                }
+            }
+            self.describe();
+            let now = (self.clock)();
+            match self.plan.next(now) {
+                Step::Attempt(name) => self.attempt(&name).await,
+                Step::AskWindow(name) => self.ask_window(&name).await,
+                Step::Wait(until) => {
+                    let seconds = until.saturating_sub(now).clamp(1, LONGEST_SLEEP);
+                    let time = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
+                    tokio::select! {
+                        () = sleep(time) => {}
+                        () = self.host.changed(version) => sleep(SETTLE).await,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn load(&mut self) -> Result<(), HostError> {
+        let own = account_key(&self.settings.directory);
+        let mut names = BTreeMap::new();
+        for (key, bytes) in self.host.records().await? {
+            if let Some(name) = name_of(&key) {
+                names.insert(
+                    name.to_owned(),
+                    decode::<NameRecord>(&key, &bytes).unwrap_or_default(),
+                );
+            } else if key == own {
+                self.known_account = decode(&key, &bytes);
+            }
+        }
+        self.plan = Plan::new(self.settings.directory.clone(), names);
+        Ok(())
+    }
+
+    async fn attempt(&mut self, name: &str) {
+        let Some((mut record, current)) = self.plan.name(name) else { return };
+        let Self { host, settings, client, clock, reports, known_account, account, .. } =
+            &mut *self;
+        let work = Work { host, settings, client, clock, reports, name, current: current.as_ref() };
+        let outcome = timeout(ATTEMPT_TIME, obtain(&work, account, known_account, &mut record))
+            .await
+            .unwrap_or_else(|_| {
+                let late = "the attempt took longer than 5 minutes; it is gone on with later";
+                Err(Failure::new(Scope::Name, Pace::Unreachable, late))
+            });
+        let now = (self.clock)();
+        let record = match &outcome {
+            Ok(()) => self.plan.succeeded(name, now),
+            Err(failure) => {
+                // The directory is read again, in case its addresses have changed.
+                self.account = None;
+                self.plan.failed(name, record, failure, now)
+            }
+        };
+        match &outcome {
+            Ok(()) => self.reports.edit(|report| report.obtained += 1),
+            Err(Failure { message, .. }) => {
+                self.reports.edit(|report| report.failed += 1);
+                let failures = record.failures;
+                tracing::warn!(name, failures, error = message, "no certificate could be obtained");
+            }
+        }
+        let saved = match encode(&record) {
+            Ok(bytes) => self.host.save(name_key(name), Some(bytes)).await.map_err(Failure::from),
+            Err(failure) => Err(failure),
+        };
+        if let Err(Failure { message, .. }) = saved {
+            tracing::error!(name, error = message, "how far a certificate has come is not stored");
+        }
+    }
+
+    async fn ask_window(&mut self, name: &str) {
+        let Some((_, Some(current))) = self.plan.name(name) else { return };
+        let now = (self.clock)();
+        let asked = match self.open_account().await {
+            Ok(account) => match CertificateIdentifier::try_from(&current.leaf) {
+                Ok(id) => account.renewal_info(&id).await,
+                // Without an authority key identifier nobody can be asked about it.
+                Err(_) => {
+                    Err(Error::Unsupported("a certificate without an authority key identifier"))
+                }
+            },
+            Err(failure) => return self.put_off(&failure, name, now),
+        };
+        match asked {
+            Ok((info, again)) => {
+                let window = Window {
+                    start: info.suggested_window.start.unix_timestamp(),
+                    end: info.suggested_window.end.unix_timestamp(),
+                };
+                tracing::debug!(name, ?window, "the authority says when to renew");
+                let again = i64::try_from(again.as_secs()).unwrap_or(i64::MAX);
+                self.plan.window(name, Some(window), again, now);
+            }
+            Err(Error::Unsupported(_)) => self.plan.window(name, None, i64::MAX, now),
+            Err(error) => {
+                let failure = Failure::from_acme(&error, self.client.last_retry_after());
+                self.put_off(&failure, name, now);
+            }
+        }
+    }
+
+    /// Nobody said when to renew.
+    fn put_off(&mut self, failure: &Failure, name: &str, now: i64) {
+        tracing::info!(name, error = failure.message, "the authority does not say when to renew");
+        self.plan.window(name, None, ASK_LATER, now);
+        if failure.scope == Scope::Authority {
+            self.account = None;
+            self.plan.unreachable(failure, now);
+        }
+    }
+
+    async fn open_account(&mut self) -> Result<Account, Failure> {
+        let Self { host, settings, client, known_account, account, .. } = self;
+        open(host, settings, client, account, known_account).await
+    }
+
+    fn describe(&self) {
+        self.reports.edit(|report| self.plan.describe(report));
+    }
+}
+
+async fn open<H: Host>(
+    host: &H,
+    settings: &Settings,
+    client: &Client,
+    account: &mut Option<Account>,
+    known: &mut Option<AccountRecord>,
+) -> Result<Account, Failure> {
+    if let Some(account) = account {
+        return Ok(account.clone());
+    }
+    let opened = account::open(host, settings, client, known).await?;
+    *account = Some(opened.clone());
+    Ok(opened)
+}
+
+async fn obtain<H: Host>(
+    work: &Work<'_, H>,
+    account: &mut Option<Account>,
+    known: &mut Option<AccountRecord>,
+    record: &mut NameRecord,
+) -> Result<(), Failure> {
+    let mut repeats = NONCE_REPEATS;
+    loop {
+        let outcome = match open(work.host, work.settings, work.client, account, known).await {
+            Ok(account) => work.obtain(&account, record).await,
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Err(failure) if repeats > 0 && failure.is(BAD_NONCE) => repeats -= 1,
+            Err(failure) if repeats > 0 && failure.is(ACCOUNT_DOES_NOT_EXIST) => {
+                tracing::warn!("the authority does not know our account any more");
+                repeats = 0;
+                *account = None;
+                account::forget(work.host, work.settings, known).await?;
+            }
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Certificates that look after themselves: obtained through ACME (RFC 8555), checked, stored, renewed.
+//!
+//! # The way of a certificate
+//!
+//! The program says which names it serves ([`Host::wanted`]) → [`schedule`] says when each is due and `plan` which is
+//! next → `account` finds or makes the account → `order` drives one order, step by step, and has each step stored before
+//! the next → [`challenge`] is what the authority looks at meanwhile → [`check`] looks at what came → [`Host::install`]
+//! puts it into use. [`Keeper`] is the loop around it; [`Reports`] is what people see.
+//!
+//! # What it promises
+//!
+//! - One order at a time, and an order that was begun is gone on with after a crash: its address and its key are stored
+//!   before anything depends on them.
+//! - A failure changes nothing but the time of the next attempt, which grows, and is never before the authority's
+//!   `Retry-After`. It survives restarts.
+//! - What comes is used only after [`check`] accepted it.
+//!
+//! This room must not know who uses it: names, storage, time, connections and the publishing of challenges come in as
+//! arguments. It opens no file, starts no thread, and works on a single-threaded runtime.
+#![forbid(unsafe_code)]
+
+mod account;
+pub mod challenge;
+pub mod check;
+mod failure;
+mod host;
+pub mod http;
+mod keeper;
+mod order;
+mod plan;
+mod record;
+mod report;
+pub mod schedule;
+mod settings;
+
+pub use challenge::Challenge;
+pub use host::{Current, Host, HostError, Record, Wanted};
+pub use keeper::{Clock, Keeper, system_clock};
+pub use report::{Problem, Report, Reports};
+pub use settings::{
+    ChallengeKind, ExternalAccount, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, Settings, SettingsError,
+    directory_url,
+};

@@ -1,0 +1,268 @@
+//! One order from its placing to the certificate in use (RFC 8555, section 7.4).
+//!
+//! After every step that the authority remembers, what is needed to go on is stored. An attempt begins by looking at the
+//! order that an earlier one left, so a crash or an outage costs time and no second order. The one window that the
+//! protocol leaves open: an order that the authority accepted while we died before its address was stored.
+
+use std::time::Duration;
+
+use instant_acme::{
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error,
+    Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
+};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _};
+use zeroize::Zeroizing;
+
+use crate::challenge::{Challenge, Published, tls_alpn_certificate};
+use crate::check::check;
+use crate::failure::{Failure, Scope};
+use crate::host::{Current, Host};
+use crate::http::Client;
+use crate::keeper::Clock;
+use crate::record::{NameRecord, OrderRecord, encode, name_key};
+use crate::report::Reports;
+use crate::schedule::Pace;
+use crate::settings::{ChallengeKind, Settings};
+
+/// For the authority to look at a challenge, and again to issue.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What an order is worked on with.
+pub(crate) struct Work<'w, H: Host> {
+    pub(crate) host: &'w H,
+    pub(crate) settings: &'w Settings,
+    pub(crate) client: &'w Client,
+    pub(crate) clock: &'w Clock,
+    pub(crate) reports: &'w Reports,
+    pub(crate) name: &'w str,
+    pub(crate) current: Option<&'w Current>,
+}
+
+impl<H: Host> Work<'_, H> {
+    /// Obtains a certificate and puts it into use. `record` is kept the same as what is stored.
+    pub(crate) async fn obtain(
+        &self,
+        account: &Account,
+        record: &mut NameRecord,
+    ) -> Result<(), Failure> {
+        let (mut order, key_pem) = match self.resume(account, record).await? {
+            Some(begun) => begun,
+            None => self.place(account, record).await?,
+        };
+        if order.state().status == OrderStatus::Pending {
+            self.authorize(&mut order).await?;
+        }
+        let key = KeyPair::from_pem(&key_pem)
+            .map_err(|error| Failure::local(format!("the stored key is damaged: {error}")))?;
+        if order.state().status == OrderStatus::Ready {
+            self.finalize(&mut order, &key).await?;
+        }
+        if order.state().status == OrderStatus::Invalid {
+            let reasons = self.reasons(account, order.url()).await;
+            self.drop_order(record).await?;
+            return Err(Failure::refused(reasons));
+        }
+        let chain = match order.poll_certificate(&polling()).await {
+            Ok(chain) => chain,
+            Err(error) => {
+                let failure = self.failed(&error);
+                // An order that failed while it was finalized stays so.
+                if order.state().status == OrderStatus::Invalid {
+                    self.drop_order(record).await?;
+                }
+                return Err(failure);
+            }
+        };
+        let now = (self.clock)();
+        let checked = match check(&chain, &key.subject_public_key_info(), self.name, now) {
+            Ok(checked) => checked,
+            Err(error) => {
+                if !error.is_about_time() {
+                    self.drop_order(record).await?;
+                }
+                return Err(Failure::local(error.to_string()));
+            }
+        };
+        // A crash after installing and before noting it: what is in use is this very certificate.
+        if self.current.is_none_or(|current| current.leaf != checked.leaf) {
+            self.host.install(self.name.to_owned(), chain, key_pem).await?;
+        }
+        let days = checked.validity.not_after.saturating_sub(now) / 86_400;
+        tracing::info!(name = self.name, days, "certificate obtained and in use");
+        Ok(())
+    }
+
+    /// The order that an earlier attempt left, with its key, if it can be gone on with.
+    async fn resume(
+        &self,
+        account: &Account,
+        record: &mut NameRecord,
+    ) -> Result<Option<(Order, Zeroizing<String>)>, Failure> {
+        let Some(begun) = record.order.clone() else { return Ok(None) };
+        let key_pem = Zeroizing::new(begun.key_pem);
+        if begun.directory != self.settings.directory {
+            self.drop_order(record).await?;
+            return Ok(None);
+        }
+        match account.order(begun.url).await {
+            Ok(order) => {
+                tracing::info!(name = self.name, order = order.url(), "going on with the order");
+                Ok(Some((order, key_pem)))
+            }
+            Err(error) => {
+                let failure = self.failed(&error);
+                // The authority knows no such order, for example because it has expired.
+                let gone = matches!(error, Error::Api(_))
+                    && (failure.scope, failure.pace) == (Scope::Name, Pace::Refused);
+                if !gone {
+                    return Err(failure);
+                }
+                tracing::info!(name = self.name, %error, "the order that was begun is gone");
+                self.drop_order(record).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn place(
+        &self,
+        account: &Account,
+        record: &mut NameRecord,
+    ) -> Result<(Order, Zeroizing<String>), Failure> {
+        let key = KeyPair::generate()
+            .map_err(|error| Failure::local(format!("no key can be made: {error}")))?;
+        let key_pem = Zeroizing::new(key.serialize_pem());
+        let identifiers = [Identifier::Dns(self.name.to_owned())];
+        let plain = || {
+            let order = NewOrder::new(&identifiers);
+            match &self.settings.profile {
+                Some(profile) => order.profile(profile),
+                None => order,
+            }
+        };
+        // The authority then knows that this one takes the place of that one (RFC 9773, section 5).
+        let replaces = self
+            .current
+            .filter(|_| record.issued_by.as_ref() == Some(&self.settings.directory))
+            .and_then(|current| CertificateIdentifier::try_from(&current.leaf).ok());
+        let placed = match replaces {
+            Some(replaces) => match account.new_order(&plain().replaces(replaces)).await {
+                Err(error) if is_about_replacing(&error) => account.new_order(&plain()).await,
+                other => other,
+            },
+            None => account.new_order(&plain()).await,
+        };
+        let order = placed.map_err(|error| self.failed(&error))?;
+        record.order = Some(OrderRecord {
+            directory: self.settings.directory.clone(),
+            url: order.url().to_owned(),
+            key_pem: key_pem.to_string(),
+        });
+        self.save(record).await?;
+        self.reports.edit(|report| report.orders += 1);
+        tracing::info!(name = self.name, order = order.url(), "order placed");
+        Ok((order, key_pem))
+    }
+
+    /// Answers the challenges until the authority has looked.
+    async fn authorize(&self, order: &mut Order) -> Result<(), Failure> {
+        let mut published = Vec::new();
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization.map_err(|error| self.failed(&error))?;
+            if authorization.status != AuthorizationStatus::Pending {
+                continue;
+            }
+            let kind = self.settings.challenge;
+            let wanted = match kind {
+                ChallengeKind::Http01 => ChallengeType::Http01,
+                ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+            };
+            let mut challenge = authorization.challenge(wanted).ok_or_else(|| {
+                Failure::refused(format!("the authority does not offer {kind} for this name"))
+            })?;
+            let answer = challenge.key_authorization();
+            let answer = match kind {
+                ChallengeKind::Http01 => Challenge::Http01 {
+                    token: challenge.token.clone(),
+                    key_authorization: answer.as_str().to_owned(),
+                },
+                ChallengeKind::TlsAlpn01 => Challenge::TlsAlpn01 {
+                    name: self.name.to_owned(),
+                    certificate: tls_alpn_certificate(self.name, &answer)?,
+                },
+            };
+            published.push(Published::new(self.host, answer));
+            // After a crash the authority may be looking already.
+            if challenge.status == ChallengeStatus::Pending {
+                challenge.set_ready().await.map_err(|error| self.failed(&error))?;
+            }
+        }
+        match order.poll_ready(&polling()).await {
+            // What an order that has failed says about itself is less than its challenges say.
+            Err(Error::Api(_)) if order.state().status == OrderStatus::Invalid => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn finalize(&self, order: &mut Order, key: &KeyPair) -> Result<(), Failure> {
+        let request = CertificateParams::new(vec![self.name.to_owned()])
+            .and_then(|mut params| {
+                params.distinguished_name = DistinguishedName::new();
+                params.serialize_request(key)
+            })
+            .map_err(|error| Failure::refused(format!("no request can be made: {error}")))?;
+        order.finalize_csr(request.der()).await.map_err(|error| self.failed(&error))
+    }
+
+    /// Why an order has failed, as its challenges say.
+    async fn reasons(&self, account: &Account, url: &str) -> String {
+        let mut reasons = Vec::new();
+        if let Ok(mut order) = account.order(url.to_owned()).await {
+            let of_order = order.state().error.as_ref().map(ToString::to_string);
+            let mut authorizations = order.authorizations();
+            while let Some(Ok(authorization)) = authorizations.next().await {
+                let errors = authorization.challenges.iter().filter_map(|c| c.error.as_ref());
+                reasons.extend(errors.map(ToString::to_string));
+            }
+            if reasons.is_empty() {
+                reasons.extend(of_order);
+            }
+        }
+        match reasons.is_empty() {
+            true => "the authority refused the order and does not say why".to_owned(),
+            false => reasons.join("; "),
+        }
+    }
+
+    async fn drop_order(&self, record: &mut NameRecord) -> Result<(), Failure> {
+        record.order = None;
+        self.save(record).await
+    }
+
+    async fn save(&self, record: &NameRecord) -> Result<(), Failure> {
+        Ok(self.host.save(name_key(self.name), Some(encode(record)?)).await?)
+    }
+
+    fn failed(&self, error: &Error) -> Failure {
+        Failure::from_acme(error, self.client.last_retry_after())
+    }
+}
+
+fn polling() -> RetryPolicy {
+    RetryPolicy::new().backoff(1.5).timeout(PATIENCE)
+}
+
+/// Whether an order may fare better without saying what it replaces.
+fn is_about_replacing(error: &Error) -> bool {
+    match error {
+        Error::Unsupported(_) => true,
+        Error::Api(problem) => problem
+            .r#type
+            .as_deref()
+            .is_some_and(|kind| kind.ends_with(":alreadyReplaced") || kind.ends_with(":malformed")),
+        Error::Other(other) => other.downcast_ref::<crate::http::TransportError>().is_none(),
+        _ => false,
+    }
+}

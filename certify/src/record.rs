@@ -1,0 +1,83 @@
+//! What is stored between the steps, as JSON.
+//!
+//! | key | record |
+//! |---|---|
+//! | `account:` and the directory's address | [`AccountRecord`] |
+//! | `name:` and the name | [`NameRecord`] |
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+
+const ACCOUNT: &str = "account:";
+const NAME: &str = "name:";
+
+/// An account with one authority. The key is stored before the authority hears of it, so that no crash leaves an account
+/// behind that nobody has the key of.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct AccountRecord {
+    /// PKCS#8 in base64.
+    pub(crate) key: String,
+    /// The account's address, once the authority has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    /// The contacts that the authority knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) contacts: Vec<String>,
+}
+
+/// How far the certificate of one name has come.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct NameRecord {
+    /// Attempts that failed in a row.
+    #[serde(default)]
+    pub(crate) failures: u32,
+    /// No attempt before this, seconds since 1970.
+    #[serde(default)]
+    pub(crate) not_before: i64,
+    /// Why the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_error: Option<String>,
+    /// The directory of the authority that issued what is in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) issued_by: Option<String>,
+    /// An order that was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) order: Option<OrderRecord>,
+}
+
+/// An order that was begun, and the key of the certificate it is for.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct OrderRecord {
+    pub(crate) directory: String,
+    pub(crate) url: String,
+    pub(crate) key_pem: String,
+}
+
+pub(crate) fn account_key(directory: &str) -> String {
+    format!("{ACCOUNT}{directory}")
+}
+
+pub(crate) fn name_key(name: &str) -> String {
+    format!("{NAME}{name}")
+}
+
+/// The name in a key of [`name_key`].
+pub(crate) fn name_of(key: &str) -> Option<&str> {
+    key.strip_prefix(NAME)
+}
+
+pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    serde_json::to_vec(record)
+        .map(Zeroizing::new)
+        .map_err(|error| Failure::local(format!("a record cannot be written: {error}")))
+}
+
+/// A record that cannot be read is said aloud and taken for none: what it held is made anew.
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice(bytes)
+        .inspect_err(|error| tracing::error!(key, %error, "a record of the store cannot be read"))
+        .ok()
+}
