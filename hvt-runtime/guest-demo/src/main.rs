@@ -4,7 +4,8 @@
 //!
 //! `guest-demo [STORAGE]` runs all parts; STORAGE is a file or device of at least 4 MiB, `/dev/storage` by default, and
 //! is overwritten. `guest-demo speed [STORAGE]` measures. Other words show how a program fails: `panic`, `overflow`,
-//! `thread-overflow`, `memory`, `exit N`; and two that do not end soon: `spin`, `wait`.
+//! `thread-overflow`, `memory`, `exit N`; and some that go
+//! on for a while: `spin`, `wait`, and `drain`, which ends when it is asked to.
 
 mod failures;
 mod parts;
@@ -20,6 +21,7 @@ fn main() -> Result<()> {
         ["speed"] => speed::measure("/dev/storage"),
         ["speed", storage] => speed::measure(storage),
         ["exit", status] => std::process::exit(status.parse()?),
+        ["drain"] => parts::drain(),
         [word] if failures::run(word) => Ok(()),
         [storage] => parts::all(storage),
         _ => anyhow::bail!("too many arguments; see the top of main.rs"),

@@ -285,6 +285,21 @@ fn block_device(storage: &str) -> Result<()> {
     Ok(())
 }
 
+/// Waits for SIGTERM as any tokio program would, and finishes its work.
+pub(crate) fn drain() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let kind = tokio::signal::unix::SignalKind::terminate();
+        let mut stop = tokio::signal::unix::signal(kind)?;
+        println!("drain: at work");
+        stop.recv().await;
+        println!("drain: asked to stop");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        println!("drain: done");
+        Ok(())
+    })
+}
+
 const TABLE: Table = Table("demo");
 
 fn store(storage: &str) -> Result<()> {

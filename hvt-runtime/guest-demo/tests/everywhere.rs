@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -159,6 +159,19 @@ fn a_request_to_stop_ends_a_program_that_does_not_handle_it() {
     child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert_eq!(wait(child), Some(143));
+}
+
+#[test]
+fn a_request_to_stop_reaches_tokio_s_signals() {
+    let Some(hvt) = hvt(true) else { return };
+    let storage = Storage::new();
+    let mut child = guest(&hvt, &[], &storage, &["drain"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "drain: at work");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(rest, ["drain: asked to stop", "drain: done"]);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 fn wait(mut child: Child) -> Option<i32> {

@@ -199,7 +199,7 @@ fn write_at(kind: &Kind, position: u64, data: &[u8]) -> Result<usize, Errno> {
     }
 }
 
-fn read_some(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
+pub(super) fn read_some(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
     waiting(fd, |files, id| {
         let file = files.get(fd)?;
         if file.access == libc::O_WRONLY {
@@ -222,7 +222,7 @@ fn read_some(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
     })
 }
 
-fn write_some(fd: c_int, data: &[u8]) -> Result<usize, Errno> {
+pub(super) fn write_some(fd: c_int, data: &[u8]) -> Result<usize, Errno> {
     waiting(fd, |files, id| {
         let file = files.get(fd)?;
         if file.access == libc::O_RDONLY {
@@ -249,7 +249,7 @@ fn write_some(fd: c_int, data: &[u8]) -> Result<usize, Errno> {
 ///
 /// # Safety
 /// As for `slice::from_raw_parts_mut`, but for an empty one.
-unsafe fn buffer<'a>(start: *mut c_void, len: usize) -> &'a mut [u8] {
+pub(super) unsafe fn buffer<'a>(start: *mut c_void, len: usize) -> &'a mut [u8] {
     if len == 0 {
         return &mut [];
     }
@@ -259,7 +259,7 @@ unsafe fn buffer<'a>(start: *mut c_void, len: usize) -> &'a mut [u8] {
 
 /// # Safety
 /// As for `slice::from_raw_parts`, but for an empty one.
-unsafe fn data<'a>(start: *const c_void, len: usize) -> &'a [u8] {
+pub(super) unsafe fn data<'a>(start: *const c_void, len: usize) -> &'a [u8] {
     if len == 0 {
         return &[];
     }
@@ -281,29 +281,6 @@ unsafe extern "C" fn read(fd: c_int, start: *mut c_void, len: usize) -> isize {
 unsafe extern "C" fn write(fd: c_int, start: *const c_void, len: usize) -> isize {
     // SAFETY: the caller's promise.
     count(write_some(fd, unsafe { data(start, len) }))
-}
-
-/// # Safety
-/// As in C.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn recv(fd: c_int, start: *mut c_void, len: usize, _flags: c_int) -> isize {
-    // SAFETY: the caller's promise.
-    count(only_stream(fd).and_then(|()| read_some(fd, unsafe { buffer(start, len) })))
-}
-
-/// # Safety
-/// As in C.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn send(fd: c_int, start: *const c_void, len: usize, _flags: c_int) -> isize {
-    // SAFETY: the caller's promise.
-    count(only_stream(fd).and_then(|()| write_some(fd, unsafe { data(start, len) })))
-}
-
-fn only_stream(fd: c_int) -> Result<(), Errno> {
-    with_files(|files| match files.get(fd)?.kind {
-        Kind::Stream(_) => Ok(()),
-        _ => Err(Errno(libc::ENOTSOCK)),
-    })
 }
 
 /// Goes on with the next piece as long as pieces are done whole.
@@ -461,6 +438,14 @@ unsafe extern "C" fn fstat64(fd: c_int, out: *mut Status) -> c_int {
     status(with_files(|files| files.get(fd).map(|file| unsafe { fill_status(&file.kind, out) })))
 }
 
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fstat(fd: c_int, out: *mut Status) -> c_int {
+    // SAFETY: the caller's promise; on x86-64 both structures are the same.
+    unsafe { fstat64(fd, out) }
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn close(fd: c_int) -> c_int {
     status(with_files(|files| files.close(fd)).map(|()| 0))
@@ -542,27 +527,6 @@ extern "C" fn isatty(fd: c_int) -> c_int {
 /// # Safety
 /// As in C.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn socketpair(
-    family: c_int,
-    kind: c_int,
-    _protocol: c_int,
-    out: *mut c_int,
-) -> c_int {
-    if family != libc::AF_UNIX || kind & 0xf != libc::SOCK_STREAM {
-        return fail(Errno(libc::EAFNOSUPPORT));
-    }
-    let pair =
-        with_files(|files| files.open_pair([libc::O_RDWR; 2], kind & libc::SOCK_NONBLOCK != 0));
-    // SAFETY: the caller's promise.
-    status(pair.map(|pair| unsafe {
-        out.cast::<[c_int; 2]>().write(pair);
-        0
-    }))
-}
-
-/// # Safety
-/// As in C.
-#[unsafe(no_mangle)]
 unsafe extern "C" fn pipe2(out: *mut c_int, flags: c_int) -> c_int {
     let pair = with_files(|files| {
         files.open_pair([libc::O_RDONLY, libc::O_WRONLY], flags & libc::O_NONBLOCK != 0)
@@ -571,19 +535,6 @@ unsafe extern "C" fn pipe2(out: *mut c_int, flags: c_int) -> c_int {
     status(pair.map(|pair| unsafe {
         out.cast::<[c_int; 2]>().write(pair);
         0
-    }))
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
-    status(only_stream(fd).and_then(|()| {
-        if how == libc::SHUT_RD {
-            return Ok(0);
-        }
-        with_files(|files| {
-            let id = files.id(fd)?;
-            files.stream_finish(id).map(|()| 0)
-        })
     }))
 }
 

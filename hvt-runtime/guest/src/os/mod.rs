@@ -16,6 +16,7 @@ mod memory;
 mod process;
 mod pthread;
 mod single;
+mod socket;
 mod start;
 mod stdio;
 mod string;

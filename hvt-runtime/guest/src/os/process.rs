@@ -252,6 +252,16 @@ unsafe extern "C" fn sigaction(signal: c_int, new: *const Action, old: *mut Acti
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn __libc_current_sigrtmin() -> c_int {
+    34
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn __libc_current_sigrtmax() -> c_int {
+    64
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn signal(signal: c_int, handler: usize) -> usize {
     let index = signal_index(signal);
     HANDLERS.with(|handlers| core::mem::replace(&mut handlers[index], handler))

@@ -2,7 +2,7 @@
 //!
 //! Each such call answers `ENOSYS`, is counted, and is named in the debug log.
 
-use core::ffi::{c_char, c_int, c_long, c_void};
+use core::ffi::{c_int, c_long, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -85,15 +85,9 @@ macro_rules! missing_pointer {
 }
 
 missing! {
-    flock ftruncate64 mkdir rmdir unlink rename link symlink chmod fchmod chdir
+    flock ftruncate64 sendfile64 splice copy_file_range mkdir rmdir unlink rename link symlink chmod fchmod chdir
 }
 
 missing_pointer! {
     getcwd realpath opendir
-}
-
-/// The error text of `getaddrinfo`, which there is none of yet.
-#[unsafe(no_mangle)]
-extern "C" fn gai_strerror(_code: c_int) -> *const c_char {
-    c"name resolution is not available".as_ptr()
 }
