@@ -11,7 +11,8 @@
 //!
 //! - [`heap`]: the allocator; [`sched`]: who runs next; [`copy`]: copying, filling and comparing memory;
 //!   [`command_line`]: arguments; [`sectors`]: any range of bytes on a device of blocks; [`files`]: descriptors and
-//!   readiness; [`printf`]: formatted text. These are pure and are tested on any host.
+//!   readiness; [`printf`]: formatted text;
+//!   [`processor`]: what the processor has. These are pure and are tested on any host.
 //! - `os`, only in a guest: the C symbols, one module per concern, over the pure ones and the hypercalls.
 //!
 //! # Threads
@@ -29,6 +30,7 @@ pub mod heap;
 #[cfg(hvt_guest)]
 mod os;
 pub mod printf;
+pub mod processor;
 pub mod sched;
 pub mod sectors;
 

@@ -6,9 +6,11 @@
 //!
 //! In a guest `os` gives them their C names; under their own names they are tested on any x86-64.
 
-use core::arch::{global_asm, x86_64};
+use core::arch::global_asm;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU8, Ordering};
+
+use crate::processor::cpuid;
 
 global_asm!(
     include_str!("copy.s"),
@@ -42,13 +44,13 @@ static LEVEL: AtomicU8 = AtomicU8::new(0);
 /// Looks at the processor and uses what it has. Before this call the functions work too, only slower.
 pub fn use_processor_features() {
     const AVX_STATE: u64 = 0b110;
-    let leaf1 = x86_64::__cpuid(1);
+    let leaf1 = cpuid(1, 0);
     let osxsave = leaf1.ecx & (1 << 27) != 0;
     let avx = leaf1.ecx & (1 << 28) != 0;
-    if !(osxsave && avx && enabled_state() & AVX_STATE == AVX_STATE) || x86_64::__cpuid(0).eax < 7 {
+    if !(osxsave && avx && enabled_state() & AVX_STATE == AVX_STATE) {
         return;
     }
-    let leaf7 = x86_64::__cpuid_count(7, 0);
+    let leaf7 = cpuid(7, 0);
     let avx2 = leaf7.ebx & (1 << 5) != 0;
     let fast_strings = leaf7.ebx & (1 << 9) != 0;
     LEVEL.store(if avx2 { 1 + u8::from(fast_strings) } else { 0 }, Ordering::Relaxed);

@@ -303,7 +303,8 @@ impl Files {
         let start = self.full_below.max(minimum);
         let free =
             self.descriptors[start.min(self.descriptors.len())..].iter().position(Option::is_none);
-        let slot = free.map_or(self.descriptors.len().max(start), |offset| start + offset);
+        let end = self.descriptors.len().max(start);
+        let slot = free.map_or(end, |offset| start + offset);
         if start == self.full_below {
             self.full_below = slot;
         }

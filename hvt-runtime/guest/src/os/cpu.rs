@@ -2,6 +2,8 @@
 
 use core::arch::{asm, x86_64};
 
+use crate::processor::cpuid;
+
 /// The privilege level: 0 under a stock tender, 3 under ours.
 pub(super) fn ring() -> u16 {
     let selector: u16;
@@ -24,7 +26,7 @@ pub(super) fn enable_extensions() {
     const FSGSBASE: u64 = 1 << 16;
     /// x87, SSE, AVX, and the three parts of AVX-512.
     const STATES: u32 = 0b1110_0111;
-    let xsave = x86_64::__cpuid(1).ecx & (1 << 26) != 0;
+    let xsave = cpuid(1, 0).ecx & (1 << 26) != 0;
     let fs_base = has_fs_base_instructions();
     let bits = if xsave { OSXSAVE } else { 0 } | if fs_base { FSGSBASE } else { 0 };
     // SAFETY: at ring 0; the processor has what the bits enable, and x87, SSE and AVX may always be enabled together.
@@ -34,14 +36,14 @@ pub(super) fn enable_extensions() {
         cr4 |= bits;
         asm!("mov cr4, {}", in(reg) cr4, options(nomem, nostack, preserves_flags));
         if xsave {
-            let states = x86_64::__cpuid_count(0xD, 0).eax & STATES;
+            let states = cpuid(0xD, 0).eax & STATES;
             asm!("xsetbv", in("ecx") 0, in("eax") states, in("edx") 0, options(nomem, nostack, preserves_flags));
         }
     }
 }
 
 fn has_fs_base_instructions() -> bool {
-    x86_64::__cpuid(0).eax >= 7 && x86_64::__cpuid_count(7, 0).ebx & 1 != 0
+    cpuid(7, 0).ebx & 1 != 0
 }
 
 /// Sets the base of thread-local storage.

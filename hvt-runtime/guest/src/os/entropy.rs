@@ -3,12 +3,13 @@
 //!
 //! The crypto library and `std`'s hash keys both seed from here, so a program without it does not start at all.
 
-use core::arch::{asm, x86_64};
+use core::arch::asm;
 use core::ffi::{c_int, c_uint, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{console, error};
 use crate::files::Errno;
+use crate::processor::cpuid;
 
 static WORDS: AtomicU64 = AtomicU64::new(0);
 static HAS_RDSEED: AtomicBool = AtomicBool::new(false);
@@ -21,12 +22,12 @@ const TRIES: u32 = 100;
 
 /// Looks for the instructions; refuses to go on without RDRAND, or when it gives the same value again and again.
 pub(super) fn start() {
-    if x86_64::__cpuid(1).ecx & (1 << 30) == 0 {
+    if cpuid(1, 0).ecx & (1 << 30) == 0 {
         console::fatal(format_args!(
             "this processor (or the virtual machine it comes from) has no RDRAND: there is no source of randomness"
         ));
     }
-    let leaf7 = x86_64::__cpuid(0).eax >= 7 && x86_64::__cpuid_count(7, 0).ebx & (1 << 18) != 0;
+    let leaf7 = cpuid(7, 0).ebx & (1 << 18) != 0;
     HAS_RDSEED.store(leaf7, Ordering::Relaxed);
     let sample = word();
     if (0..4).all(|_| word() == sample) {
