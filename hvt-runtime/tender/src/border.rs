@@ -152,7 +152,8 @@ impl Border {
     fn puts(&self, address: u64) -> Result<(), Misuse> {
         let Puts { data, len } = self.space.read(address).map_err(structure("puts"))?;
         let text = self.space.readable(data, len).map_err(buffer("puts"))?;
-        self.console.put(&text);
+        let understands = self.understands_shutdown();
+        self.console.put(&text, || Shutdown::must_end(understands).is_some());
         Ok(())
     }
 

@@ -273,6 +273,34 @@ fn a_guest_is_asked_before_it_is_ended() {
 }
 
 #[test]
+fn nobody_reading_the_console_does_not_keep_a_guest_alive() {
+    if !kvm() {
+        return;
+    }
+    // Prints for ever; nobody reads more than the start, so that the pipe fills and the write waits.
+    let text = "x".repeat(2000);
+    let guest = Guest::new().print(&text);
+    let back = -(guest.code.len() as i32 + 5);
+    let guest = guest.raw(&[0xe9]).raw(&back.to_le_bytes());
+    for (features, signals) in [(FEATURE_RING3, 1), (ALL, 2)] {
+        let guest = Guest { features: Some(features), ..guest.clone() };
+        let file = guest.file();
+        let mut child = guest.command(&[], &file).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        for _ in 0..signals {
+            terminate(&child);
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(143));
+    }
+    // A reader that goes away is no reason to end.
+    let guest = Guest::new().print(&text).print(&text).halt(5);
+    let file = guest.file();
+    let mut child = guest.command(&[], &file).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
+#[test]
 fn extensions_are_only_there_when_asked_for() {
     if !kvm() {
         return;
@@ -330,28 +358,28 @@ fn with_socket(guest: &Guest, options: &[&str], send: Option<&[u8]>) -> (Ended, 
     (ended, received)
 }
 
-/// Runs a guest that first prints a line, sends it SIGTERM that many times, each when it has printed once more or, for
-/// the last ones, at once.
+/// Runs a guest that first prints a line, and sends it SIGTERM that many times.
 fn signalled(guest: &Guest, times: u32) -> Ended {
     let file = guest.file();
     let mut child = guest.command(&[], &file).spawn().unwrap();
-    let pid = child.id() as i32;
     let mut line = [0; 3];
     child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
-    for i in 0..times {
-        if i > 0 {
-            // Two signals at the same moment are one; wait until the first is taken.
-            let status = format!("/proc/{pid}/status");
-            while std::fs::read_to_string(&status).is_ok_and(|s| pending(&s)) {
-                std::thread::yield_now();
-            }
-        }
-        // SAFETY: signals a child that has not been waited for.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+    for _ in 0..times {
+        terminate(&child);
     }
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.signal(), None);
     Ended::from(output)
+}
+
+/// Sends SIGTERM, and waits until it is taken: two signals at the same moment are one.
+fn terminate(child: &std::process::Child) {
+    // SAFETY: signals a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+    let status = format!("/proc/{}/status", child.id());
+    while std::fs::read_to_string(&status).is_ok_and(|s| pending(&s)) {
+        std::thread::yield_now();
+    }
 }
 
 fn pending(status: &str) -> bool {

@@ -49,6 +49,45 @@ fn a_running_tender_has_a_filter_no_privileges_and_few_descriptors() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+#[test]
+fn the_rings_thread_has_a_sandbox_of_its_own() {
+    use std::os::unix::process::CommandExt;
+    if !kvm() {
+        return;
+    }
+    let features = Some(ALL | hvt_abi::boot::FEATURE_RING_IO);
+    let guest = Guest { features, ..Guest::new() }.device("lan", hvt_abi::manifest::NET_BASIC);
+    let guest = guest.print("up\n").put_words(DATA, &[u64::MAX, 0, 0]).call(POLL, DATA).halt(0);
+    let file = guest.file();
+    let (_ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let fd = theirs.as_raw_fd();
+    let mut command = guest.command(&[&format!("--net:lan=@{fd}")], &file);
+    // SAFETY: fcntl clears the flag of an open descriptor and is safe between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::fcntl(fd, libc::F_SETFD, 0);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let statuses: Vec<_> = tasks
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap())
+        // Some kernels show a thread of KVM's own here.
+        .filter(|status| status.starts_with("Name:\thvt\n") || status.starts_with("Name:\tring\n"))
+        .collect();
+    assert_eq!(statuses.len(), 2);
+    for status in &statuses {
+        for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+            assert!(status.contains(line), "{line}: {status}");
+        }
+    }
+    // SAFETY: signals a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// What a taken-over tender might try, each in a process of its own.
 const ATTEMPTS: [&str; 14] = [
     "open",

@@ -28,18 +28,19 @@ impl Console {
         io::stdout().as_fd().try_clone_to_owned().map(Self::new)
     }
 
-    /// Writes all of the text, waiting for a slow reader. When the reader is gone the text is lost: a guest does not die
-    /// of nobody listening.
-    pub fn put(&self, text: &VolatileSlice<'_>) {
+    /// Writes all of the text, waiting for a slow reader until `give_up` says otherwise; it is asked after each signal.
+    /// When the reader is gone the text is lost: a guest does not die of nobody listening.
+    pub fn put(&self, text: &VolatileSlice<'_>, give_up: impl Fn() -> bool) {
         let mut rest = *text;
-        while !rest.is_empty() {
-            match transfer::write(self.out.as_fd(), &rest) {
+        while !rest.is_empty() && !give_up() {
+            match transfer::write_once(self.out.as_fd(), &rest) {
                 Ok(0) => return,
                 Ok(n) => match rest.offset(n) {
                     Ok(next) => rest = next,
                     Err(_) => return,
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
         }

@@ -23,9 +23,23 @@ pub fn read(fd: BorrowedFd<'_>, slice: &VolatileSlice<'_>) -> io::Result<usize> 
 /// # Errors
 /// What the host says, except that an interrupted call is repeated.
 pub fn write(fd: BorrowedFd<'_>, slice: &VolatileSlice<'_>) -> io::Result<usize> {
+    loop {
+        match write_once(fd, slice) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// As [`write`], but a signal that interrupts it is an error, so that who waits long can look at what it says.
+///
+/// # Errors
+/// What the host says.
+pub fn write_once(fd: BorrowedFd<'_>, slice: &VolatileSlice<'_>) -> io::Result<usize> {
     let guard = slice.ptr_guard();
     // SAFETY: the guard keeps `slice.len()` bytes at its pointer mapped and readable for the call.
-    repeat(|| unsafe { libc::write(fd.as_raw_fd(), guard.as_ptr().cast(), slice.len()) })
+    let written = unsafe { libc::write(fd.as_raw_fd(), guard.as_ptr().cast(), slice.len()) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
 /// Reads all of the slice from a place in a file.
