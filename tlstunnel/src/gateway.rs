@@ -55,6 +55,8 @@ pub struct Gateway {
     pub challenges: Challenges,
     /// Handshake policies with their ticket keys, and certificates for tls-alpn-01 challenges.
     pub tls: Termination,
+    /// How the work on certificates from an authority goes.
+    pub certificates: certify::Reports,
     /// Resolves the DNS names of backends, for all routes and threads.
     pub resolver: Resolver,
     /// Serving, draining or ended; connections and listeners subscribe.
@@ -78,6 +80,7 @@ impl Gateway {
             counters: Counters::default(),
             challenges: Challenges::default(),
             tls: Termination::default(),
+            certificates: certify::Reports::default(),
             resolver,
             phase: watch::Sender::default(),
             started: std::time::Instant::now(),

@@ -79,8 +79,8 @@ fn read(path: &Path) -> Result<String, CertificateFileError> {
         .map_err(|error| CertificateFileError::Read { path: path.to_owned(), error })
 }
 
-/// The table at start. Uploaded certificates are newer than files and take their names; development certificates get
-/// only what nobody else has.
+/// The table at start. Uploaded certificates are newer than files and take their names; what a person gave goes before
+/// what an authority was asked for; development certificates get only what nobody else has.
 pub(super) fn table(
     files: Vec<Arc<Certificate>>,
     loaded: &Loaded,
@@ -101,8 +101,11 @@ pub(super) fn table(
                 }
             })
     };
+    let given: Vec<Arc<Certificate>> = files.into_iter().chain(of(Source::Uploaded)).collect();
+    // Given ones once more at the end: they come first in the order, whose first is the default, and keep their names.
+    let again = given.clone();
     let real: Vec<Arc<Certificate>> =
-        files.into_iter().chain(of(Source::Uploaded)).chain(of(Source::Acme)).collect();
+        given.into_iter().chain(of(Source::Acme)).chain(again).collect();
     let mut table = CertificateTable::default();
     let insert_real = |table: &mut CertificateTable| {
         real.iter().for_each(|certificate| table.insert(Arc::clone(certificate)));

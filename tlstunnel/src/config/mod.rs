@@ -13,6 +13,7 @@
 //! This room must not know the control protocol's frames or who listens; it answers with the vocabulary of
 //! [`config_proto::message`].
 
+mod acme;
 pub mod certificates;
 mod confirm;
 mod keys;
@@ -37,6 +38,8 @@ use config_proto::message::{
 use config_proto::model::{Document, Route, RouteName, RouteSettings};
 use tokio::time::Instant;
 
+use crate::tls::certificates::Source;
+
 pub use keys::{KeyRing, MAX_KEYS};
 pub use open::{OpenError, Start};
 use state::{Core, Head, PendingChange, Proposal, page_of_changes};
@@ -48,6 +51,8 @@ pub const AUTHOR_START: &str = "start";
 pub const AUTHOR_MIGRATION: &str = "migration";
 /// The author of an automatic rollback.
 pub const AUTHOR_ROLLBACK: &str = "automatic-rollback";
+/// The author of what certificates from an authority change.
+pub const AUTHOR_ACME: &str = "acme";
 /// The longest time that a change may wait for confirmation, in seconds.
 pub const MAX_CONFIRM_SECONDS: u32 = 86_400;
 /// The most uploaded certificates. Every certificate is in memory.
@@ -245,7 +250,7 @@ impl Configuration {
         key_pem: Sealed,
     ) -> Result<Changed, Refusal> {
         self.changing(author, move |core, author| {
-            core.set_certificate(author, chain_pem, key_pem.0)
+            core.set_certificate(author, chain_pem, key_pem.0, Source::Uploaded)
         })
         .await
     }
@@ -303,7 +308,8 @@ fn invalid(error: impl std::fmt::Display) -> Refusal {
     Refusal { code: RefusalCode::Invalid, message: error.to_string(), hint: None }
 }
 
-fn internal(error: impl std::fmt::Display) -> Refusal {
+/// A failure of the gateway itself, which the log is told too.
+pub(crate) fn internal(error: impl std::fmt::Display) -> Refusal {
     tracing::error!(%error, "the configuration could not be read or changed");
     refuse(RefusalCode::Internal, format!("the gateway failed: {error}"), "its log says more")
 }

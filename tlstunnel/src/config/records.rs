@@ -8,6 +8,7 @@
 //! | `changes` | number, 8 bytes big-endian, then the route's name | [`ChangeRecord`]: the undo log |
 //! | `keys` | the key's id | [`KeyRecord`] |
 //! | `certificates` | SHA-256 in hexadecimal digits | [`CertificateRecord`] |
+//! | `acme` | as [`certify`] names it | what certify keeps: accounts, orders, times of next attempts |
 //! | `v1-backup` | `data`, `counter`, `timestamp` | the original's data as it was before migration; the store writes it |
 //!
 //! Secrets lie here in the clear, as they do in key files: whoever can read the device has them. A gateway refuses a
@@ -27,6 +28,7 @@ pub(super) const GENERATIONS: &str = "generations";
 pub(super) const CHANGES: &str = "changes";
 pub(super) const KEYS: &str = "keys";
 pub(super) const CERTIFICATES: &str = "certificates";
+pub(super) const ACME: &str = "acme";
 
 pub(super) const SCHEMA: &[u8] = b"schema";
 pub(super) const HEAD: &[u8] = b"head";

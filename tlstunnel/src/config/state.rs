@@ -307,8 +307,9 @@ impl Core {
         author: String,
         chain: String,
         key: String,
+        source: Source,
     ) -> Result<Changed, Refusal> {
-        let certificate = Certificate::from_pem(&chain, &key, Source::Uploaded).map_err(invalid)?;
+        let certificate = Certificate::from_pem(&chain, &key, source).map_err(invalid)?;
         certificate.check_dates(unix_now()).map_err(invalid)?;
         let certificates = &self.gateway.snapshot.load().certificates;
         if certificates.len() >= MAX_CERTIFICATES {
@@ -323,7 +324,7 @@ impl Core {
         let pending = self.waiting();
         let record = CertificateRecord {
             pem: PemRecord { chain, key },
-            source: Source::Uploaded.to_string(),
+            source: source.to_string(),
             generation: self.generation() + 1,
         };
         let generation = self.commit(Proposal {

@@ -6,10 +6,11 @@ use config_proto::message::{Generation, Refusal, RefusalCode, RouteChange, Stora
 use config_proto::model::{Route, RouteSettings};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::plan::NetChanges;
 use super::records::{
-    AUTHORITY, CERTIFICATES, CHANGES, CertificateRecord, ChangeRecord, GENERATIONS,
+    ACME, AUTHORITY, CERTIFICATES, CHANGES, CertificateRecord, ChangeRecord, GENERATIONS,
     GenerationRecord, HEAD, HeadRecord, KEYS, KeyRecord, META, PemRecord, PendingRecord, ROUTES,
     SCHEMA, SCHEMA_VERSION, SchemaRecord, change_key, generation_key, generation_of, name_of,
 };
@@ -182,6 +183,44 @@ impl Storage {
     /// Keeps the development authority.
     pub(super) fn set_authority(&self, authority: &PemRecord) -> Result<(), StorageError> {
         self.store.write(|tx| put(tx, META, AUTHORITY, authority))
+    }
+
+    /// What certify keeps.
+    pub(super) fn acme_records(&self) -> Result<Vec<certify::Record>, StorageError> {
+        self.store.read(|tx| {
+            let mut records: Vec<certify::Record> = Vec::new();
+            let mut after: Option<Vec<u8>> = None;
+            loop {
+                let page = tx.scan(Table(ACME), &[], after.as_deref(), PAGE)?;
+                let whole = page.len() == PAGE;
+                after = page.last().map(|(key, _)| key.clone());
+                for (key, value) in page {
+                    let name = String::from_utf8(key)
+                        .map_err(|error| damaged(ACME, error.as_bytes(), "no text"))?;
+                    records.push((name, Zeroizing::new(value)));
+                }
+                if !whole {
+                    return Ok(records);
+                }
+            }
+        })
+    }
+
+    /// Keeps a record of certify's, or removes it.
+    pub(super) fn save_acme_record(
+        &self,
+        key: &str,
+        record: Option<&[u8]>,
+    ) -> Result<(), StorageError> {
+        self.store.write(|tx| {
+            match record {
+                Some(record) => tx.put(Table(ACME), key.as_bytes(), record)?,
+                None => {
+                    tx.delete(Table(ACME), key.as_bytes())?;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Generations below `before`, newest first.

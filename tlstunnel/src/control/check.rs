@@ -34,6 +34,7 @@ impl Control {
         for certificate in snapshot.certificates.iter() {
             findings.extend(expiry(certificate, now));
         }
+        findings.extend(issuance(&self.gateway.certificates.read(), now));
         findings.extend(unnamed_clients(snapshot));
         if self.settings.v1_key.is_some() {
             findings.push(finding(
@@ -143,6 +144,29 @@ fn expiry(certificate: &Certificate, now: i64) -> Option<Finding> {
         _ => return None,
     };
     Some(finding(severity, subject, message, "renew it and use tlstunnel-ctl cert set"))
+}
+
+/// What fails on the way to certificates from an authority.
+fn issuance(report: &certify::Report, now: i64) -> Vec<Finding> {
+    let about = |subject: &str, problem: &certify::Problem, advice: &str| {
+        let minutes = problem.next_attempt.saturating_sub(now).max(0).saturating_add(59) / 60;
+        finding(
+            Severity::Warning,
+            subject,
+            format!(
+                "no certificate could be obtained ({} attempts): {}; next attempt within {minutes} min",
+                problem.failures, problem.error
+            ),
+            advice,
+        )
+    };
+    let of_authority = report.authority.iter().map(|problem| {
+        about("acme", problem, "is --acme right, and can the authority be reached from here?")
+    });
+    let of_names = report.failing.iter().map(|(name, problem)| {
+        about(name, problem, "does its DNS entry point here, and can the authority reach the port?")
+    });
+    of_authority.chain(of_names).collect()
 }
 
 /// Whether clients without a server name, such as scanners that try addresses, reach a backend.

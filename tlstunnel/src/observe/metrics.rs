@@ -64,6 +64,7 @@ impl Collector for Source {
         self.whole_gateway(&mut out, &snapshot)?;
         connections(&mut out, &self.gateway.counters)?;
         certificates(&mut out, &snapshot)?;
+        issuance(&mut out, &self.gateway.certificates.read())?;
         let routes: Vec<&Arc<ActiveRoute>> = snapshot
             .routes
             .iter_after(None)
@@ -171,6 +172,22 @@ fn connections(out: &mut Families<'_>, counters: &Counters) -> fmt::Result {
     out.family("http_requests", "Requests on the http port by answer", MetricType::Counter, |f| {
         counter(f, &[("answer", "redirect")], counters.redirects.value())?;
         counter(f, &[("answer", "refused")], counters.http_refused.value())
+    })
+}
+
+fn issuance(out: &mut Families<'_>, report: &certify::Report) -> fmt::Result {
+    out.gauge("acme_names", "Names looked after", None, count(report.names))?;
+    out.counter("acme_orders", "Orders placed with the authority", None, report.orders)?;
+    out.family("acme_attempts", "Attempts to obtain a certificate", MetricType::Counter, |f| {
+        counter(f, &[("result", "obtained")], report.obtained)?;
+        counter(f, &[("result", "failed")], report.failed)
+    })?;
+    let of_authority = report.authority.as_ref().map_or(0, |problem| problem.failures.into());
+    out.gauge("acme_authority_failures", "Failures in a row for all names", None, of_authority)?;
+    out.family("acme_failures", "Failures in a row of a name", MetricType::Gauge, |f| {
+        report.failing.iter().try_for_each(|(name, problem)| {
+            gauge(f, &[("name", name.clone())], problem.failures.into())
+        })
     })
 }
 

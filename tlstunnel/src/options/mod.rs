@@ -5,6 +5,7 @@
 //!
 //! This module only parses. It opens nothing, so that the same options work where there are no files at all.
 
+mod acme;
 mod limits;
 mod values;
 
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use config_proto::model::normalize_host;
 use ipnet::IpNet;
 
+pub use acme::AcmeOptions;
 pub use limits::LimitOptions;
 use values::{duration, size};
 
@@ -113,6 +115,9 @@ pub struct Options {
     /// Which certificates are served.
     #[command(flatten)]
     pub certificates: CertificateOptions,
+    /// Which authority issues certificates.
+    #[command(flatten)]
+    pub acme: AcmeOptions,
     /// Limits.
     #[command(flatten)]
     pub limits: LimitOptions,
@@ -366,6 +371,9 @@ Examples:
   Serve with a wildcard certificate:
     tlstunnel --storage /var/lib/tlstunnel/store --domains example.org \\
       --cert wildcard.pem --cert-key wildcard.key --metrics 127.0.0.1:9090
+
+  Let an authority issue a certificate for every name that is registered:
+    tlstunnel --storage /var/lib/tlstunnel/store --acme letsencrypt --acme-contact admin@example.org
 
   Let the original's client in on a private network:
     tlstunnel --storage store --key-file admin.key --control 10.0.0.1:1234 --control-v1

@@ -11,6 +11,7 @@
 //! On the first stop the listeners close, once what the kernel has queued is accepted, and the storage is given up to a
 //! successor. Open connections go on until they end, or until the time for draining is over, or until a second stop.
 
+mod certificates;
 mod key;
 mod listeners;
 mod notify;
@@ -25,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::backend::{Resolver, ResolverOptions};
 use crate::config::certificates::CertificateFileError;
-use crate::config::{Configuration, OpenError, Start, certificates, open};
+use crate::config::{Configuration, OpenError, Start, certificates as given, open};
 use crate::control::Control;
 use crate::gateway::{Gateway, Phase};
 use crate::observe::metrics::Metrics;
@@ -60,6 +61,22 @@ pub enum RunError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// A file that was named.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The authorities that a directory's own certificate may come from.
+    #[error("{}", Self::acme_message(path.as_deref(), error))]
+    Acme {
+        /// The file, if there is one.
+        path: Option<PathBuf>,
+        /// Why they cannot be used.
+        error: certify::http::RootsError,
+    },
     /// The operating system gives no event loop, thread or descriptor.
     #[error("the system refuses what the gateway needs: {0}; is the limit of open files too low?")]
     System(#[from] std::io::Error),
@@ -90,7 +107,7 @@ pub fn run(
     let start = Start {
         name: options.name.clone(),
         administrator: keys.key,
-        certificates: certificates::from_files(&options.certificates)?,
+        certificates: given::from_files(&options.certificates)?,
         self_signed: options.certificates.self_signed,
     };
     let store = open::store(&options.storage)?;
@@ -123,6 +140,7 @@ pub fn run(
         syslog.as_ref().map(SyslogSender::dropped),
     ));
 
+    let keeper = self::certificates::keeper(&options.acme, &gateway, &configuration)?;
     let addresses = listeners.addresses()?;
     let workers = start_workers(options, &gateway, &listeners)?;
     let served: Result<(), RunError> = runtime.block_on(async {
@@ -136,6 +154,9 @@ pub fn run(
             tokio::spawn(crate::observe::http::serve(listener, gateway, metrics));
         }
         tokio::spawn(configuration.clone().watch_confirmations());
+        if let Some(keeper) = keeper {
+            tokio::spawn(keeper);
+        }
         if let Some(syslog) = syslog {
             tokio::spawn(syslog.run());
         }

@@ -233,6 +233,11 @@ impl Certificate {
         &self.sha256
     }
 
+    /// Begin of validity, seconds since 1970.
+    pub fn not_before(&self) -> i64 {
+        self.not_before
+    }
+
     /// End of validity, seconds since 1970.
     pub fn not_after(&self) -> i64 {
         self.not_after
