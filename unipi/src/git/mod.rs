@@ -20,14 +20,19 @@
 //! remote announced; nothing else of what it says is trusted.
 
 mod error;
+mod fetch;
 mod generation;
 mod limits;
 pub mod pace;
 pub mod pack;
+pub mod pkt_line;
+mod protocol;
 mod remote;
+mod transport;
 mod tree;
 
 pub use error::FetchError;
+pub use fetch::fetch;
 pub use generation::{Commit, Fetched, Generation, Object, Objects, Transfer};
 pub use gix_hash::{Kind as HashKind, ObjectId};
 pub use gix_object::Kind as ObjectKind;

@@ -1,5 +1,6 @@
 //! Where a site comes from: the URL, the reference, and how to be let in.
 
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub struct Remote {
     pub roots: Option<Arc<rustls::RootCertStore>>,
     /// How to be let in over SSH, and whom to trust there.
     pub ssh: Option<SshIdentity>,
+    /// Name servers to ask for the host's address. Empty: those of /etc/resolv.conf.
+    pub name_servers: Vec<SocketAddr>,
     /// Hears of the progress of a fetch.
     pub progress: Option<Arc<dyn Fn(Progress<'_>) + Send + Sync>>,
 }
@@ -119,7 +122,7 @@ impl Remote {
         }
         let (url, credentials) = split_credentials(url)?;
         let url = url.parse()?;
-        Ok(Self { url, reference, credentials, roots: None, ssh: None, progress: None })
+        Ok(Self { url, reference, credentials, roots: None, ssh: None, name_servers: Vec::new(), progress: None })
     }
 }
 
