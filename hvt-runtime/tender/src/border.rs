@@ -281,7 +281,8 @@ fn structure(call: &'static str) -> impl Fn(PointerFault) -> Misuse {
     move |fault| Misuse::Pointer { call, part: "its structure", fault }
 }
 
-fn buffer(call: &'static str) -> impl Fn(PointerFault) -> Misuse {
+/// A bad buffer of this call.
+pub(crate) fn buffer(call: &'static str) -> impl Fn(PointerFault) -> Misuse {
     move |fault| Misuse::Pointer { call, part: "its buffer", fault }
 }
 

@@ -5,7 +5,7 @@
 //! [`options`] reads the command line → [`image`] checks the file → [`device`] attaches what the image's manifest asks
 //! for → [`launch`] loads the image into [`memory`], writes what the guest finds there ([`boot`]) and makes the machine
 //! ([`kvm`], or [`process`] without one) → [`sandbox`] takes away everything that is not needed from here on → the guest
-//! runs.
+//! runs; [`gdb`] and [`dump`] look into it when asked to.
 //!
 //! # The way of a call
 //!
@@ -19,6 +19,7 @@
 
 pub mod boot;
 pub mod border;
+mod bytes;
 pub mod crash;
 pub mod device;
 pub mod dump;

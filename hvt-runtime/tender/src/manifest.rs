@@ -2,6 +2,7 @@
 
 use hvt_abi::manifest::{self, Entry, Header, MAX_ENTRIES, NAME_SIZE};
 
+use crate::bytes::u32_at;
 use crate::options::Options;
 
 /// A valid manifest. The handle of a device is its index.
@@ -66,11 +67,7 @@ impl Manifest {
         const HEADER: usize = size_of::<Header>();
         const ENTRY: usize = size_of::<Entry>();
         let len = bytes.len();
-        let word = |at: usize| {
-            let word = bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
-            word.map_or(0, u32::from_le_bytes)
-        };
-        let (version, count) = (word(0), word(4));
+        let (version, count) = (u32_at(bytes, 0), u32_at(bytes, 4));
         let fits = (1..=MAX_ENTRIES).contains(&count)
             && usize::try_from(count).is_ok_and(|count| len == HEADER + count * ENTRY);
         if !fits {
@@ -131,10 +128,9 @@ impl Manifest {
 
 fn parse_entry(e: &[u8], index: usize) -> Result<Entry, ManifestError> {
     let bad = |why| ManifestError::Entry { index, why };
-    let (mut name, mut kind) = ([0; NAME_SIZE], [0; 4]);
+    let mut name = [0; NAME_SIZE];
     name.copy_from_slice(&e[..NAME_SIZE]);
-    kind.copy_from_slice(&e[NAME_SIZE..NAME_SIZE + 4]);
-    let kind = u32::from_le_bytes(kind);
+    let kind = u32_at(e, std::mem::offset_of!(Entry, kind));
     let attached = e[std::mem::offset_of!(Entry, attached)];
     let len = name.iter().position(|b| *b == 0).ok_or_else(|| bad("its name does not end"))?;
     if index == 0 {

@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use crate::bytes::{u16_at, u32_at, u64_at};
+
 /// The most sections and symbols that are looked at.
 const MAX_SECTIONS: u64 = 4096;
 const MAX_SYMBOLS: u64 = 4 << 20;
@@ -109,16 +111,4 @@ fn read<const N: usize>(file: &File, at: u64) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     file.read_exact_at(&mut bytes, at).ok()?;
     Some(bytes)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }

@@ -222,6 +222,44 @@ fn frames_pass_through_a_descriptor() {
 }
 
 #[test]
+fn an_empty_datagram_is_no_end_and_a_closed_connection_no_endless_loop() {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    if !kvm() {
+        return;
+    }
+    // Reads an empty datagram, then the frame behind it.
+    let guest = Guest::new()
+        .device("lan", NET_BASIC)
+        .io(AT, &[1, BUFFER, 1514, 99])
+        .io(AT + 0x40, &[1, BUFFER, 1514, 99])
+        .call(NET_READ, AT)
+        .call(NET_READ, AT + 0x40)
+        .halt_with(AT + 0x40 + 16);
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    ours.send(&[]).unwrap();
+    ours.send(&[1; 77]).unwrap();
+    run_with_descriptor(&guest, &guest.file(), &theirs.into()).is(77);
+
+    // The other end of a seqpacket socket is closed: the first read notes it, and a poll then waits its time.
+    let mut pair = [0; 2];
+    // SAFETY: the array has room for two descriptors, and nobody else owns them afterwards.
+    let (ours, theirs) = unsafe {
+        let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+        assert_eq!(libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()), 0);
+        (OwnedFd::from_raw_fd(pair[0]), OwnedFd::from_raw_fd(pair[1]))
+    };
+    drop(ours);
+    let guest = Guest::new()
+        .device("lan", NET_BASIC)
+        .io(AT, &[1, BUFFER, 1514, 99])
+        .put_words(AT + 0x40, &[1_000_000, 7, 7])
+        .call(NET_READ, AT)
+        .call(POLL, AT + 0x40)
+        .halt_with(AT + 0x48);
+    run_with_descriptor(&guest, &guest.file(), &theirs).is(0).says("the other end is gone");
+}
+
+#[test]
 fn frames_are_recorded() {
     if !kvm() {
         return;

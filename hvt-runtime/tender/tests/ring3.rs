@@ -1,6 +1,6 @@
 //! What a guest at ring 3 can and can't do: each kind of access to each kind of page, and each way out of the ring.
 //!
-//! Where two results are allowed, kinds of KVM differ (see `ARCHITECTURE.md`): some check the task's bitmap, some only
+//! Where two results are allowed, kinds of KVM differ: some check the task's bitmap, some only
 //! IOPL. Both end the guest.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 

@@ -3,7 +3,7 @@
 //! What the descriptor is (a TAP, a datagram socket) is decided in [`super::tap`]; here it only moves frames.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -72,9 +72,11 @@ impl NetDevice {
             return (RESULT_AGAIN, 0);
         }
         match transfer::read(self.fd.as_fd(), room) {
-            // A socket's end of file; a frame is never empty.
+            // The end of a connection, or an empty datagram, which is no frame.
             Ok(0) if !room.is_empty() => {
-                self.mark_gone();
+                if self.is_hung_up() {
+                    self.mark_gone();
+                }
                 (RESULT_AGAIN, 0)
             }
             Ok(len) => {
@@ -101,6 +103,14 @@ impl NetDevice {
         if !self.gone.swap(true, Ordering::Relaxed) {
             self.complaint.say("the other end is gone; nothing will be received any more");
         }
+    }
+
+    fn is_hung_up(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: 0, revents: 0 };
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: one pollfd and a time are passed, and both live through the call.
+        unsafe { libc::ppoll(&raw mut poll, 1, &raw const now, std::ptr::null()) };
+        poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
     }
 
     fn record(&self, frame: &VolatileSlice<'_>, len: usize) {

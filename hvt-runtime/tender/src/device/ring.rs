@@ -17,7 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::Devices;
 use super::console::message;
-use crate::border::{Misuse, RingMisuse};
+use crate::border::{Misuse, RingMisuse, buffer};
 use crate::failure::EXIT_MISUSE;
 use crate::memory::GuestSpace;
 use crate::sandbox;
@@ -150,10 +150,6 @@ impl RingQueue {
 
 fn slot(index: u32) -> usize {
     usize::try_from(index & MASK).unwrap_or(0)
-}
-
-fn buffer(call: &'static str) -> impl Fn(crate::memory::PointerFault) -> Misuse {
-    move |fault| Misuse::Pointer { call, part: "its buffer", fault }
 }
 
 /// Starts the thread that serves the ring, in a sandbox of its own, before the guest runs.

@@ -7,6 +7,7 @@ use hvt_abi::PAGE_SIZE;
 use hvt_abi::boot::GUEST_MIN_BASE;
 
 use super::{ImageError, Rights, Segment};
+use crate::bytes::{u16_at, u32_at, u64_at};
 
 /// The most program headers that an image may have. Linkers make about ten.
 pub const MAX_PROGRAM_HEADERS: u16 = 128;
@@ -174,21 +175,4 @@ fn place(program: &ProgramHeader, memory: u64) -> Result<Segment, String> {
         (false, false, false) => Rights::None,
     };
     Ok(Segment { pages: start..end, address, offset, file_len, rights })
-}
-
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([byte(bytes, at), byte(bytes, at + 1)])
-}
-
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
-}
-
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
-}
-
-/// Callers read fields of tables whose size they have fixed; a byte beyond reads as zero rather than panics.
-fn byte(bytes: &[u8], at: usize) -> u8 {
-    bytes.get(at).copied().unwrap_or(0)
 }

@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 use hvt_abi::note::{self, GuestNote};
 
 use super::ImageError;
-use super::elf::{PT_NOTE, ProgramHeader, u32_at};
+use super::elf::{PT_NOTE, ProgramHeader};
+use crate::bytes::u32_at;
 
 /// The most bytes of one note segment that are looked at. A manifest of 64 entries has 6,688.
 const MAX_NOTE_SEGMENT: u64 = 64 * 1024;

@@ -116,8 +116,8 @@ pub(super) fn set_ring3_segments(sregs: &mut kvm_sregs) {
     sregs.ss = data_segment(USER_DATA, 3);
 }
 
-/// The state that Solo5 starts its guests in, at ring 0, with its tables in the guest's own memory (section 1.3 of the
-/// ABI's description in `ARCHITECTURE.md`; Solo5's `hvt_cpu_x86_64.c` and `cpu_x86_64.h`).
+/// The state that Solo5 starts its guests in, at ring 0, with its tables in the guest's own memory (Solo5's
+/// `hvt_cpu_x86_64.c` and `cpu_x86_64.h`).
 pub(super) fn start_ring0(
     vcpu: &VcpuFd,
     space: &GuestSpace,

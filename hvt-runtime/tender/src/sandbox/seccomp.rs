@@ -100,6 +100,7 @@ pub(super) fn moving_frames(kick: i32, devices: &Devices) -> Result<BpfProgram, 
             list.with(libc::SYS_write, &[fd_is(recording)])?;
         }
     }
+    list.always(libc::SYS_ppoll);
     list.always(libc::SYS_clock_gettime);
     list.every_thread()?;
     list.compile(SeccompAction::KillProcess)
