@@ -130,7 +130,9 @@ pub struct GuestNote {
     pub name: [u8; 4],
     /// [`GUEST_VERSION`].
     pub version: u32,
-    /// The bits of [`crate::extension`] that the guest understands.
+    /// The bits of [`crate::extension`] that the guest understands, and [`crate::boot::FEATURE_RING_IO`] when it uses the
+    /// ring: a tender offers the ring to a stock image always, to an image with this note only when asked, because it
+    /// costs a thread.
     /// [`crate::extension::FEATURE_RING3`] among them asks for ring 3.
     pub features: u32,
     /// Bytes of the first stack, rounded up to pages; 0 leaves it to the tender

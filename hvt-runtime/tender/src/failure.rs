@@ -75,7 +75,7 @@ impl Failure {
             Self::Image(ImageError::Open { .. }) | Self::Attach(_) => 66,
             Self::Image(_) | Self::Backend(_) => 65,
             Self::Kvm(KvmError::Unavailable(_) | KvmError::NoConstantClock) => 69,
-            Self::Process(ProcessError::NoFsBase | ProcessError::NoConstantClock) => 69,
+            Self::Process(ProcessError::NoFsBase) => 69,
             Self::Kvm(_) | Self::Process(_) | Self::Host { .. } | Self::Load(_) => 70,
             Self::Sandbox(_) => 71,
         }

@@ -132,7 +132,7 @@ impl Guest<'_> {
         let features = note.features & (OFFERED | FEATURE_PROCESS) | FEATURE_BOOT_EXTENSION;
         let mut boot = self.boot_data(features);
         boot.process_call = process::call_address();
-        boot.cycles_per_second = process::cycles_per_second()?;
+        boot.cycles_per_second = process::cycles_per_second();
         let layout = Layout::guarded(&self.image, &note, boot.end(), memory, false)?;
 
         let mut space = process::map(memory)?;

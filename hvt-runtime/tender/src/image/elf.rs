@@ -23,7 +23,7 @@ const PF_R: u32 = 4;
 
 /// What is needed of the ELF header.
 pub(super) struct Header {
-    pub(super) entry: u64,
+    entry: u64,
     table: u64,
     count: u16,
 }
@@ -47,7 +47,7 @@ pub(super) struct Segments {
 }
 
 impl Header {
-    pub(super) fn read(file: &File, memory: u64) -> Result<Self, ImageError> {
+    pub(super) fn read(file: &File) -> Result<Self, ImageError> {
         let mut h = [0; HEADER_SIZE];
         file.read_exact_at(&mut h, 0)
             .map_err(|_| ImageError::NotAnImage("it is shorter than an ELF header"))?;
@@ -69,11 +69,15 @@ impl Header {
         if let Some((_, why)) = checks.iter().find(|(good, _)| !good) {
             return Err(ImageError::NotAnImage(why));
         }
-        let entry = u64_at(&h, 24);
-        if !(GUEST_MIN_BASE..memory).contains(&entry) {
-            return Err(ImageError::BadEntry { entry, mem: memory });
+        Ok(Self { entry: u64_at(&h, 24), table: u64_at(&h, 32), count: u16_at(&h, 56) })
+    }
+
+    /// The entry point, if it is inside memory.
+    pub(super) fn entry(&self, memory: u64) -> Result<u64, ImageError> {
+        match (GUEST_MIN_BASE..memory).contains(&self.entry) {
+            true => Ok(self.entry),
+            false => Err(ImageError::BadEntry { entry: self.entry, mem: memory }),
         }
-        Ok(Self { entry, table: u64_at(&h, 32), count: u16_at(&h, 56) })
     }
 }
 

@@ -149,15 +149,17 @@ impl Image {
     /// # Errors
     /// See [`ImageError`].
     pub fn check(file: File, path: PathBuf, memory: u64) -> Result<Self, ImageError> {
-        let header = elf::Header::read(&file, memory)?;
+        let header = elf::Header::read(&file)?;
         let programs = elf::program_headers(&file, &header)?;
-        let loaded = elf::segments(&programs, memory)?;
+        // First whether it is an image at all, so that another program is told to be one.
         let notes = notes::Notes::read(&file, &programs)?;
         let manifest = Manifest::parse(&notes.manifest)?;
+        let entry = header.entry(memory)?;
+        let loaded = elf::segments(&programs, memory)?;
         Ok(Self {
             file,
             path,
-            entry: header.entry,
+            entry,
             segments: loaded.segments,
             kernel_end: loaded.kernel_end,
             end: loaded.end,

@@ -56,9 +56,6 @@ pub enum ProcessError {
         "the kernel does not let programs set their FS base (Linux 5.9 and FSGSBASE are needed)"
     )]
     NoFsBase,
-    /// Clocks would run wrong.
-    #[error("the processor's time stamp counter does not run at a constant rate")]
-    NoConstantClock,
 }
 
 /// Maps memory for a guest at the guest's own addresses, writable for the loader.
