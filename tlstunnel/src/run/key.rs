@@ -71,7 +71,10 @@ pub(super) fn administrator(options: &Options) -> Result<AdministratorKeys, KeyE
                 let text = generate()?;
                 write(&path, &text)
                     .map_err(|error| KeyError::Write { path: path.clone(), error })?;
-                tracing::warn!(file = %path.display(), "a new administrator's key was made: tlstunnel-ctl --key-file");
+                tracing::warn!(
+                    "a new administrator's key was made: tlstunnel-ctl --key-file {}",
+                    quoted(&path)
+                );
                 (text, path.display().to_string())
             }
             Err(error) => return Err(KeyError::Read { path, error }),
@@ -120,12 +123,22 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()
 }
 
+/// The path as one word of a shell's command line, so that a command in the log can be copied.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 fn warn_if_others_read(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     if let Ok(metadata) = std::fs::metadata(path)
         && metadata.permissions().mode() & 0o077 != 0
     {
-        tracing::warn!(file = %path.display(), "others can read the key file: chmod 600 it");
+        tracing::warn!("others can read the key file: chmod 600 {}", quoted(path));
     }
 }
 
@@ -155,6 +168,13 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let found = administrator(&options).unwrap().key.unwrap();
         assert_eq!(made.secret(), found.secret());
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_the_shell() {
+        assert_eq!(quoted(Path::new("/var/lib/gateway_1.key")), "/var/lib/gateway_1.key");
+        assert_eq!(quoted(Path::new("my keys/a$b")), "'my keys/a$b'");
+        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
     }
 
     #[test]
