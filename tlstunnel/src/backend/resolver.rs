@@ -8,11 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts,
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
+    ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::{Hosts, TokioResolver};
 use tokio::time::{Instant, timeout};
 
 /// The most addresses of one name that are used.
@@ -68,7 +71,7 @@ pub struct Resolver {
 struct Shared {
     options: ResolverOptions,
     /// Made at the first use, so that a gateway without DNS backends reads no system files.
-    client: OnceLock<Result<TokioResolver, String>>,
+    client: OnceLock<Client>,
     cache: Mutex<Cache>,
 }
 
@@ -76,6 +79,14 @@ impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
     }
+}
+
+/// Where names are looked up.
+struct Client {
+    /// /etc/hosts, which is asked first and needs nobody to answer.
+    hosts: Hosts,
+    /// The name servers, or why there are none.
+    dns: Result<TokioResolver, String>,
 }
 
 #[derive(Default)]
@@ -171,29 +182,61 @@ impl Resolver {
     }
 
     async fn ask(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
-        let client = self
-            .shared
-            .client
-            .get_or_init(|| client(&self.shared.options))
+        let client = self.shared.client.get_or_init(|| Client::new(&self.shared.options));
+        let mut listed = client.in_hosts_file(name).peekable();
+        if listed.peek().is_some() {
+            return match usable(listed) {
+                addresses if addresses.is_empty() => Err(ResolveError::NoAddress(name.into())),
+                addresses => Ok((addresses, LONGEST_TTL)),
+            };
+        }
+        let dns = client
+            .dns
             .as_ref()
             .map_err(|reason| ResolveError::NoNameServer(name.into(), reason.clone()))?;
-        let found = client
+        let found = dns
             .lookup_ip(name)
             .await
             .map_err(|error| ResolveError::Failed(name.into(), error.to_string()))?;
         let ttl = found.valid_until().saturating_duration_since(std::time::Instant::now());
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in found.iter().map(|address| address.to_canonical()) {
-            let usable = !address.is_unspecified() && !addresses.contains(&address);
-            if usable && addresses.len() < MAX_ADDRESSES {
-                addresses.push(address);
-            }
-        }
+        let addresses = usable(found.iter());
         match addresses.is_empty() {
             true => Err(ResolveError::NoAddress(name.into())),
             false => Ok((addresses, ttl.clamp(SHORTEST_TTL, LONGEST_TTL))),
         }
     }
+}
+
+impl Client {
+    fn new(options: &ResolverOptions) -> Self {
+        let hosts = Hosts::from_system().unwrap_or_else(|error| {
+            // There is none in a virtual machine of our own.
+            tracing::debug!(%error, "no hosts file");
+            Hosts::default()
+        });
+        Self { hosts, dns: dns(options) }
+    }
+
+    fn in_hosts_file(&self, name: &str) -> impl Iterator<Item = IpAddr> {
+        let name = Name::from_ascii(name).ok();
+        let found = [RecordType::A, RecordType::AAAA].map(|kind| {
+            self.hosts.lookup_static_host(&Query::query(name.clone()?.to_lowercase(), kind))
+        });
+        let records = found.into_iter().flatten().flat_map(|lookup| lookup.answers().to_vec());
+        records.filter_map(|record| record.data.ip_addr())
+    }
+}
+
+/// The addresses that can be connected to, each once, 0 to [`MAX_ADDRESSES`].
+fn usable(found: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in found.map(|address| address.to_canonical()) {
+        let usable = !address.is_unspecified() && !addresses.contains(&address);
+        if usable && addresses.len() < MAX_ADDRESSES {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 impl Entry {
@@ -207,7 +250,7 @@ impl Entry {
     }
 }
 
-fn client(options: &ResolverOptions) -> Result<TokioResolver, String> {
+fn dns(options: &ResolverOptions) -> Result<TokioResolver, String> {
     let (config, mut settings) = match options.name_servers.as_slice() {
         [] => hickory_resolver::system_conf::read_system_conf()
             .map_err(|error| format!("/etc/resolv.conf: {error}"))?,
@@ -219,8 +262,9 @@ fn client(options: &ResolverOptions) -> Result<TokioResolver, String> {
         }
     };
     settings.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    // This resolver is the cache.
+    // This resolver is the cache, and it has asked the hosts file.
     settings.cache_size = 0;
+    settings.use_hosts_file = ResolveHosts::Never;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = settings;
     builder.build().map_err(|error| error.to_string())
@@ -232,4 +276,35 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
         connection.port = address.port();
     }
     NameServerConfig::new(address.ip(), true, connections)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A resolver with this hosts file and no name server.
+    fn with_hosts(text: &str) -> Resolver {
+        let resolver = Resolver::default();
+        let mut hosts = Hosts::default();
+        hosts.read_hosts_conf(text.as_bytes()).unwrap();
+        let client = Client { hosts, dns: Err("there is none".to_owned()) };
+        assert!(resolver.shared.client.set(client).is_ok());
+        resolver
+    }
+
+    #[tokio::test]
+    async fn the_hosts_file_needs_no_name_server() {
+        let resolver = with_hosts(
+            "# mine\n127.0.0.7 blog Blog.Example.org\n::1 blog\n127.0.0.8 blog\n0.0.0.0 blocked\n",
+        );
+        let blog = resolver.resolve("blog").await.unwrap();
+        let expected: [IpAddr; 3] =
+            ["127.0.0.7".parse().unwrap(), "127.0.0.8".parse().unwrap(), "::1".parse().unwrap()];
+        assert_eq!(blog, expected);
+        assert_eq!(resolver.resolve("blog.example.org").await.unwrap(), expected[..1]);
+        let blocked = resolver.resolve("blocked").await.unwrap_err();
+        assert_eq!(blocked, ResolveError::NoAddress("blocked".to_owned()));
+        let error = resolver.resolve("other.example.org").await.unwrap_err();
+        assert!(matches!(error, ResolveError::NoNameServer(..)), "{error}");
+    }
 }
