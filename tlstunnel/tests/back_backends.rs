@@ -326,6 +326,44 @@ async fn a_backend_is_verified_by_authority_or_pin() {
     try_with(BackendTls::default(), Some("a.example"), None, 1).await.unwrap_err();
 }
 
+/// Many tools make self-signed certificates that are authorities too. No verifier takes such a one as a server's, and
+/// whoever gave it as authority must learn what to do instead.
+#[tokio::test]
+async fn a_self_signed_backend_leads_to_its_pin() {
+    let (listening, address) = listener().await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listening.accept().await {
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    let mut configured = route(&[address], Balance::RoundRobin);
+    configured.settings.mode = Mode::Reencrypt;
+    let ca = Some(certificate.pem());
+    configured.settings.backend_tls = Some(BackendTls { ca, ..BackendTls::default() });
+    let route = active(&configured, None);
+    let mut info = client("198.51.100.7:4711");
+    info.server_name = Some("a.example".into());
+    let error = connect(&route, &info).await.unwrap_err().to_string();
+    assert!(error.contains("self-signed") && error.contains("--backend-pin"), "{error}");
+    let shown = route.backends.summaries().remove(0).last_error.unwrap();
+    assert!(shown.contains("--backend-pin"), "{shown}");
+}
+
 #[tokio::test]
 async fn a_backend_that_knows_no_alpn_serves_http1_only() {
     let (listening, address) = listener().await;

@@ -15,10 +15,15 @@ use tokio_rustls::client::TlsStream;
 
 use super::ClientInfo;
 use crate::forward::Socket;
+use crate::tls::failure::explain;
 use crate::tls::provider;
 
 /// Server names of one route for which a session is kept for resumption.
 const RESUMABLE_NAMES: usize = 32;
+
+/// What to do about a backend whose own certificate is an authority's.
+const PIN_INSTEAD: &str = "trust its key with --backend-pin SHA256 in place of --backend-ca, or give it a certificate \
+                           that the authority issued";
 
 /// Whom a route trusts to be its backend.
 #[derive(Clone, Debug)]
@@ -71,7 +76,9 @@ impl TlsConnector {
             .with_alpn(alpn.cloned().into_iter().collect())
             .connect(self.name_for(client, host)?, socket)
             .await
-            .map_err(|error| format!("TLS handshake with the backend failed: {error}"))?;
+            .map_err(|error| {
+                format!("TLS handshake with the backend failed: {}", explain(&error, PIN_INSTEAD))
+            })?;
         let agreed = stream.get_ref().1.alpn_protocol();
         match alpn {
             // A server that knows no ALPN speaks HTTP/1.1, if it speaks HTTP (RFC 7301, section 3.1; RFC 9113).

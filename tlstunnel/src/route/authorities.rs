@@ -31,7 +31,8 @@ pub enum InvalidAuthorities {
     BadCertificate(usize, String),
     /// A certificate that may not issue others; counted from 1.
     #[error(
-        "certificate {0} ({1}) is not a certificate authority: give the certificate of the authority that issued it"
+        "certificate {0} ({1}) is not a certificate authority: give the certificate of the authority that issued it; \
+         a backend with a self-signed certificate is trusted by --backend-pin"
     )]
     NotAnAuthority(usize, String),
 }

@@ -10,6 +10,7 @@
 pub mod certificate;
 pub mod certificates;
 pub mod challenge;
+pub(crate) mod failure;
 pub mod self_signed;
 pub mod server_config;
 
