@@ -3,11 +3,11 @@
 
 mod front_common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use config_proto::model::RouteSettings;
+use config_proto::model::{Mode, RouteSettings};
 use front_common::{
     Dribble, Reframe, Setup, World, backend, echo, greeting, hello, read_all, read_text, reframe,
     tls,
@@ -218,4 +218,46 @@ fn a_flood_of_unfinished_handshakes_leaves_others_served() {
     }
     drop(held);
     world.wait("the end", |world| (world.gateway.live.open() == 0).then_some(()));
+}
+
+/// The ClientHello of a client that knows TLS 1.0 and no `signature_algorithms`, which rustls refuses.
+fn old_hello(name: &str) -> Vec<u8> {
+    let vector =
+        |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    let server_name = vector(&vector(&[&[0], &vector(name.as_bytes())[..]].concat()));
+    let extensions = [&[0, 0], &server_name[..]].concat();
+    let random = [7; 32];
+    let ciphers = vector(&[0, 0x2f]);
+    let body = [&[3, 1], &random[..], &[0], &ciphers, &[1, 0], &vector(&extensions)].concat();
+    let message = [&[1, 0], &vector(&body)[..]].concat();
+    [&[22, 3, 1], &vector(&message)[..]].concat()
+}
+
+#[test]
+fn what_rustls_refuses_is_passed_through_all_the_same() {
+    let world = world();
+    let passthrough = RouteSettings { mode: Mode::Passthrough, ..RouteSettings::default() };
+    world.route("old.example.org", &[backend("old")], passthrough);
+    let raw = old_hello("old.example.org");
+    for piece in [1, 30, 1000] {
+        let raw = reframe(&raw, piece);
+        let mut stream = world.tcp();
+        stream.write_all(&raw).unwrap();
+        assert_eq!(greeting(&mut stream), "hello from old\n");
+        // The backend sends back what it gets: the hello, byte for byte.
+        let mut echoed = vec![0; raw.len()];
+        stream.read_exact(&mut echoed).unwrap();
+        assert_eq!(echoed, raw);
+    }
+    // Where the gateway itself must speak TLS it cannot, and says so as before.
+    for name in ["a.example.org", "unknown.example.org"] {
+        let mut stream = world.tcp();
+        stream.write_all(&old_hello(name)).unwrap();
+        let answer = read_all(&mut stream);
+        assert_eq!(answer[..5], [21, 3, 3, 0, 2], "{answer:?}");
+        world.wait("its line", |world| {
+            let mut lines = world.log().into_iter();
+            lines.find(|l| l["sni"] == name && l["outcome"] == "bad ClientHello")
+        });
+    }
 }

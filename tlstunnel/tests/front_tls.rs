@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use config_proto::model::{BackendTls, FailureAnswer, Mode, RouteSettings};
 use front_common::{World, backend, echo, greeting, nobody, peer, read_all, read_text, tls};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, HandshakeKind, NamedGroup, ProtocolVersion, version};
 
 fn settings(mode: Mode) -> RouteSettings {
@@ -236,6 +238,29 @@ fn client_certificates_are_asked_for_by_the_route_and_by_it_alone() {
     });
     assert_eq!(line["sni"], "m.example.org");
     assert_eq!(world.gateway.counters.handshake_failures.value(), 2);
+}
+
+#[test]
+fn a_client_that_shows_an_authority_is_refused_and_the_log_says_why() {
+    let world = World::new();
+    let with_ca =
+        RouteSettings { client_ca: Some(world.ca.chain_pem.clone()), ..settings(Mode::Terminate) };
+    world.route("m.example.org", &[backend("b")], with_ca);
+    let key = rcgen::KeyPair::from_pem(&world.ca.key_pem).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(world.ca.chain_pem.as_bytes()).unwrap()];
+    let config =
+        rustls::ClientConfig::builder_with_provider(Arc::clone(tlstunnel::tls::provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(world.roots())
+            .with_client_auth_cert(chain, key.serialize_der().try_into().unwrap())
+            .unwrap();
+    // In TLS 1.3 the client's handshake ends before the gateway has judged.
+    let refused = tls(config, "m.example.org", world.tcp()).map(|mut client| read_all(&mut client));
+    assert!(refused.is_err() || refused.is_ok_and(|read| read.is_empty()));
+    let line = world.outcome("handshake failed");
+    let details = line["details"].as_str().unwrap();
+    assert!(details.contains("self-signed") && details.contains("CA:FALSE"), "{details}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ const MAX_RECORD: usize = 1 << 14;
 const TYPE_HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 /// Bytes of a handshake message's header: type and length.
-const MESSAGE_HEADER: usize = 4;
+pub(super) const MESSAGE_HEADER: usize = 4;
 
 /// Why bytes are no ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,12 +2,14 @@
 //!
 //! The bytes may arrive in any pieces and be split over any number of TLS records: `framing` says how many bytes are
 //! missing and this module reads exactly those, so that nothing behind the hello is taken from the socket. The whole is
-//! given to rustls once. The raw bytes stay for passthrough, which replays them to the backend.
+//! given to rustls once. The raw bytes stay for passthrough, which replays them to the backend; so a hello that rustls
+//! refuses is no error yet, if `lenient` can read which server it is for.
 //!
 //! Time is bounded by the caller, whose deadline covers the whole handshake. This room must not know routes or
 //! certificates.
 
 mod framing;
+mod lenient;
 
 use std::io;
 
@@ -25,8 +27,9 @@ pub struct Hello {
     pub raw: Vec<u8>,
     /// Which server the client asks for.
     pub server_name: ServerName,
-    /// The hello as rustls sees it; continues the handshake.
-    pub accepted: Accepted,
+    /// The hello as rustls sees it, which continues the handshake; or why rustls refuses it, as that of a client which
+    /// knows only TLS 1.1. It can be passed through all the same.
+    pub accepted: Result<Accepted, Refused>,
 }
 
 /// Which server a client asks for (RFC 6066, section 3).
@@ -47,6 +50,11 @@ impl ServerName {
             Self::Name(name) => Some(name),
             Self::Absent | Self::Illegal(_) => None,
         }
+    }
+
+    /// The one that this hello asks for.
+    pub fn of(hello: &rustls::server::ClientHello<'_>) -> Self {
+        Self::from_sni(hello.server_name())
     }
 
     fn from_sni(sni: Option<&str>) -> Self {
@@ -77,14 +85,19 @@ pub enum HelloError {
     /// The bytes are no ClientHello.
     #[error("{0}")]
     Malformed(Malformed),
-    /// rustls refuses the ClientHello.
-    #[error("the ClientHello is refused: {reason}")]
-    Refused {
-        /// What rustls says.
-        reason: rustls::Error,
-        /// The alert to send.
-        alert: Vec<u8>,
-    },
+    /// rustls refuses the ClientHello, and it has not the form of one.
+    #[error(transparent)]
+    Refused(Refused),
+}
+
+/// rustls refuses a ClientHello.
+#[derive(Debug, thiserror::Error)]
+#[error("the ClientHello is refused: {reason}")]
+pub struct Refused {
+    /// What rustls says.
+    pub reason: rustls::Error,
+    /// The alert to send, as bytes for the wire.
+    pub alert: Vec<u8>,
 }
 
 impl HelloError {
@@ -93,7 +106,7 @@ impl HelloError {
         match self {
             Self::Silent | Self::Truncated | Self::Io(_) | Self::PlainHttp => Vec::new(),
             Self::Malformed(malformed) => malformed.alert().to_vec(),
-            Self::Refused { alert, .. } => alert.clone(),
+            Self::Refused(refused) => refused.alert.clone(),
         }
     }
 }
@@ -128,8 +141,14 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S, limit: usize) -> Result<
             return Err(HelloError::PlainHttp);
         }
     }
-    let accepted = accept(&raw)?;
-    let server_name = ServerName::from_sni(accepted.client_hello().server_name());
+    let (server_name, accepted) = match accept(&raw) {
+        Ok(accepted) => (ServerName::of(&accepted.client_hello()), Ok(accepted)),
+        Err(HelloError::Refused(refused)) => match lenient::server_name(&raw) {
+            Ok(name) => (ServerName::from_sni(name.as_deref()), Err(refused)),
+            Err(lenient::Formless) => return Err(HelloError::Refused(refused)),
+        },
+        Err(error) => return Err(error),
+    };
     Ok(Hello { raw, server_name, accepted })
 }
 
@@ -149,7 +168,7 @@ fn accept(raw: &[u8]) -> Result<Accepted, HelloError> {
             Err((reason, mut alert)) => {
                 let mut bytes = Vec::new();
                 alert.write_all(&mut bytes).map_err(HelloError::Io)?;
-                return Err(HelloError::Refused { reason, alert: bytes });
+                return Err(HelloError::Refused(Refused { reason, alert: bytes }));
             }
         }
     }

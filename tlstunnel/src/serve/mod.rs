@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use config_proto::model::{FailureAnswer, Mode};
 use ipnet::IpNet;
+use rustls::server::Accepted;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -19,7 +20,7 @@ use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use crate::backend::{BackendConnection, ClientInfo, TlsInfo};
-use crate::client_hello::{self, Hello, HelloError, ServerName};
+use crate::client_hello::{self, Hello, HelloError, Refused, ServerName};
 use crate::forward::{Meters, Socket, forward};
 use crate::gateway::{Gateway, Phase};
 use crate::live::{Admitted, Slot};
@@ -27,6 +28,7 @@ use crate::proxy_protocol;
 use crate::route::ActiveRoute;
 use crate::tls::ALPN_ACME_TLS;
 use crate::tls::certificate::Certificate;
+use crate::tls::failure::explain;
 use crate::tls::server_config::{ClientCa, alpn_for_client, challenge_config, offered_alpn};
 
 pub(crate) use answer::last_words;
@@ -184,18 +186,24 @@ async fn establish(
 ) -> Result<Session, End> {
     // What does the client ask for?
     let (stream, hello) = read_hello(gateway, stream, deadline).await?;
-    if let Some(name) = hello.server_name.as_deref()
-        && offers_only_acme(&hello)
-        && let Some(key) = gateway.tls.challenges.get(name)
-    {
-        live.set_route(Some(name), None);
-        return Err(answer_challenge(stream, hello, key, deadline).await);
-    }
+    let Hello { raw, server_name, accepted } = hello;
+    let accepted = match (server_name.as_deref(), accepted) {
+        (Some(name), Ok(accepted)) if offers_only_acme(&accepted) => {
+            match gateway.tls.challenges.get(name) {
+                Some(key) => {
+                    live.set_route(Some(name), None);
+                    return Err(answer_challenge(stream, accepted, key, deadline).await);
+                }
+                None => Ok(accepted),
+            }
+        }
+        (_, accepted) => accepted,
+    };
 
     // Where does it go? One look at the current state; the connection keeps what it finds.
     let snapshot = gateway.snapshot.load_full();
-    let name = hello.server_name.as_deref();
-    if let ServerName::Illegal(reason) = &hello.server_name {
+    let name = server_name.as_deref();
+    if let ServerName::Illegal(reason) = &server_name {
         gateway.counters.unknown_names.add_one();
         let details = reason.to_string();
         answer::alert(stream, Alert::UnrecognizedName).await;
@@ -206,7 +214,7 @@ async fn establish(
         gateway.counters.unknown_names.add_one();
         let certificate = snapshot.certificates.find(name).cloned();
         drop(snapshot);
-        return Err(refuse_name(gateway, stream, hello, certificate, deadline, record).await);
+        return Err(refuse_name(gateway, stream, accepted, certificate, deadline, record).await);
     };
     live.set_route(name, Some(&route.route.name));
     let certificate = match route.route.settings.mode {
@@ -230,11 +238,16 @@ async fn establish(
 
     // Whose TLS is it?
     let client = match (mode, certificate) {
-        (Mode::Passthrough, _) => Client::Untouched(Socket::new(stream, hello.raw)),
+        (Mode::Passthrough, _) => Client::Untouched(Socket::new(stream, raw)),
         (_, Some(certificate)) => {
+            let accepted = match accepted {
+                Ok(accepted) => accepted,
+                Err(refused) => return Err(refuse_hello(gateway, stream, refused).await),
+            };
             let policy = Policy::of(&route);
             let stream =
-                terminate(gateway, stream, hello, &policy, &certificate, deadline, record).await?;
+                terminate(gateway, stream, accepted, &policy, &certificate, deadline, record)
+                    .await?;
             info.tls = record.tls.as_ref().map(tls_info);
             Client::Terminated(Box::new(stream))
         }
@@ -294,7 +307,8 @@ async fn read_hello(
             answer::plain_http(stream).await;
             End::Refused("plain HTTP")
         }
-        HelloError::Truncated | HelloError::Malformed(_) | HelloError::Refused { .. } => {
+        HelloError::Refused(refused) => refuse_hello(gateway, stream, refused).await,
+        HelloError::Truncated | HelloError::Malformed(_) => {
             gateway.counters.hello_malformed.add_one();
             answer::last_words(stream, &error.alert()).await;
             End::Failed("bad ClientHello", error.to_string())
@@ -302,14 +316,21 @@ async fn read_hello(
     })
 }
 
-fn offers_only_acme(hello: &Hello) -> bool {
-    hello.accepted.client_hello().alpn().is_some_and(|alpn| alpn.eq([ALPN_ACME_TLS]))
+/// Ends a connection whose hello rustls refuses, where it cannot be passed through.
+async fn refuse_hello(gateway: &Gateway, stream: TcpStream, refused: Refused) -> End {
+    gateway.counters.hello_malformed.add_one();
+    answer::last_words(stream, &refused.alert).await;
+    End::Failed("bad ClientHello", refused.to_string())
+}
+
+fn offers_only_acme(accepted: &Accepted) -> bool {
+    accepted.client_hello().alpn().is_some_and(|alpn| alpn.eq([ALPN_ACME_TLS]))
 }
 
 /// Answers a tls-alpn-01 challenge: the handshake is the answer (RFC 8737, section 3).
 async fn answer_challenge(
     stream: TcpStream,
-    hello: Hello,
+    accepted: Accepted,
     key: Arc<rustls::sign::CertifiedKey>,
     deadline: Instant,
 ) -> End {
@@ -317,7 +338,7 @@ async fn answer_challenge(
         Ok(config) => config,
         Err(error) => return End::Failed("TLS setup failed", error.to_string()),
     };
-    match handshake(stream, hello, config, deadline).await {
+    match handshake(stream, accepted, config, deadline).await {
         Ok(stream) => {
             answer::last_words(stream, b"").await;
             End::Refused("ACME challenge answered")
@@ -331,7 +352,7 @@ async fn answer_challenge(
 async fn refuse_name(
     gateway: &Gateway,
     stream: TcpStream,
-    hello: Hello,
+    accepted: Result<Accepted, Refused>,
     certificate: Option<Arc<Certificate>>,
     deadline: Instant,
     record: &mut Record,
@@ -340,7 +361,12 @@ async fn refuse_name(
         answer::alert(stream, Alert::UnrecognizedName).await;
         return End::Refused("unknown name");
     };
-    match terminate(gateway, stream, hello, &Policy::UNKNOWN, &certificate, deadline, record).await
+    let accepted = match accepted {
+        Ok(accepted) => accepted,
+        Err(refused) => return refuse_hello(gateway, stream, refused).await,
+    };
+    match terminate(gateway, stream, accepted, &Policy::UNKNOWN, &certificate, deadline, record)
+        .await
     {
         Ok(stream) => {
             let alpn = record.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
@@ -376,16 +402,16 @@ impl<'a> Policy<'a> {
 async fn terminate(
     gateway: &Gateway,
     stream: TcpStream,
-    hello: Hello,
+    accepted: Accepted,
     policy: &Policy<'_>,
     certificate: &Certificate,
     deadline: Instant,
     record: &mut Record,
 ) -> Result<TlsStream<Socket>, End> {
     let alpn = {
-        let name = hello.server_name.as_deref();
-        let offered = offered_alpn(policy.alpn, certificate, name);
-        let client_hello = hello.accepted.client_hello();
+        let client_hello = accepted.client_hello();
+        let name = ServerName::of(&client_hello);
+        let offered = offered_alpn(policy.alpn, certificate, name.as_deref());
         match client_hello.alpn() {
             Some(client) => alpn_for_client(policy.alpn, offered, client),
             None => offered,
@@ -399,7 +425,7 @@ async fn terminate(
             return Err(End::Failed("TLS setup failed", error.to_string()));
         }
     };
-    match handshake(stream, hello, config, deadline).await {
+    match handshake(stream, accepted, config, deadline).await {
         Ok(stream) => {
             let negotiated = Negotiated::of(stream.get_ref().1);
             match negotiated.version {
@@ -432,20 +458,21 @@ impl HandshakeFailure {
     fn end(self) -> End {
         match self {
             Self::TooSlow => End::Refused("handshake too slow"),
-            Self::Failed(error) => End::Failed("handshake failed", error.to_string()),
+            Self::Failed(error) => {
+                let advice = "the client needs one that such an authority issued to it (CA:FALSE)";
+                End::Failed("handshake failed", explain(&error, advice))
+            }
         }
     }
 }
 
 async fn handshake(
     stream: TcpStream,
-    hello: Hello,
+    accepted: Accepted,
     config: Arc<rustls::ServerConfig>,
     deadline: Instant,
 ) -> Result<TlsStream<Socket>, HandshakeFailure> {
-    let Hello { raw, accepted, .. } = hello;
     // rustls has its own copy of the hello; nothing is replayed to it.
-    drop(raw);
     let socket = Socket::new(stream, Vec::new());
     let accept = StartHandshake::from_parts(accepted, socket).into_stream(config).into_fallible();
     match timeout_at(deadline, accept).await {
