@@ -14,6 +14,7 @@ use config_proto::message::{
 };
 use config_proto::model::Document;
 use config_proto::v1;
+use config_proto::v2::MAX_FRAME_BYTES;
 use config_proto::v2::client::ClientError;
 use control_common::{InProcess, KEY, Session, add, assert_code, eventually, http_get, to};
 
@@ -279,6 +280,43 @@ fn ten_thousand_routes_fit_one_request() {
     assert!(applied.applied);
     let status: Status = admin.ask(&Request::Status).unwrap();
     assert_eq!(status.routes, 10_000);
+    gateway.stop();
+}
+
+/// Routes with long descriptions: a page of them would be longer than the frames that a client takes who was not told
+/// otherwise. The pages are shorter then, and nothing is left out.
+#[test]
+fn pages_end_where_a_usual_frame_is_full() {
+    let gateway = InProcess::start(&[]);
+    let mut long = to("10.0.0.1:80");
+    long.description = Some("d".repeat(1000));
+    let names: Vec<_> =
+        (0..2500).map(|n| format!("n{n:04}.example.org").parse().unwrap()).collect();
+    let document =
+        Document { routes: names.iter().map(|n| (Clone::clone(n), long.clone())).collect() };
+    let apply = Request::Apply { document, dry_run: false, confirm_seconds: None };
+    let mut admin = gateway.admin();
+    let before: Status = admin.ask(&Request::Status).unwrap();
+    let applied: Applied = admin.ask(&apply).unwrap();
+    assert!(applied.diff.more && applied.diff.changes.len() < 1000);
+
+    let mut usual =
+        Session::open_with(gateway.control(), &KEY.parse().unwrap(), MAX_FRAME_BYTES).unwrap();
+    let diff = Request::Diff { from: before.generation, to: None };
+    let diff: Diff = usual.ask(&diff).unwrap();
+    assert!(diff.more && diff.changes.len() > 500);
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page: RouteList =
+            usual.ask(&Request::List { filter: None, after, limit: 1000 }).unwrap();
+        assert!(page.routes.len() < 1000 || !page.more);
+        found.extend(page.routes.into_iter().map(|route| route.name));
+        after = found.last().cloned();
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(found, names);
     gateway.stop();
 }
 

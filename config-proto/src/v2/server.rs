@@ -420,10 +420,7 @@ impl ExpectHello {
         let server = ServerHello::new(&self.nonce);
         let known = keys.lookup(&client.key_id);
         let secret = known.as_ref().map_or(&DECOY_SECRET[..], |known| known.key.secret());
-        let state = ExpectProof {
-            keys: ConnectionKeys::derive(secret, &client, &server),
-            known,
-        };
+        let state = ExpectProof { keys: ConnectionKeys::derive(secret, &client, &server), known };
         Ok((State::Proof(state), Event::Send(server.as_bytes().to_vec())))
     }
 }
@@ -445,12 +442,7 @@ impl ExpectProof {
             return Err((Refused::Malformed, None));
         }
         let proof = frame::proof(&*self.keys.server.mac, Kind::ServerProof);
-        let state = ExpectRequest {
-            keys: self.keys,
-            known,
-            next_request: 1,
-            next_reply: 1,
-        };
+        let state = ExpectRequest { keys: self.keys, known, next_request: 1, next_reply: 1 };
         Ok((State::Request(state), Event::Send(proof)))
     }
 }

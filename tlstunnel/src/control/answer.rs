@@ -1,5 +1,7 @@
 //! Answers to questions: lists, one route, the gateway's state, live connections.
 
+use std::sync::Arc;
+
 use config_proto::message::{
     BackendState, MAX_PAGE, Refusal, RouteActivity, RouteDetail, RouteList, Severity, Status,
     StorageState, Top,
@@ -55,8 +57,15 @@ impl Control {
     }
 
     /// The gateway's state.
-    pub(super) async fn status(&self) -> Status {
+    ///
+    /// # Errors
+    /// When the gateway fails.
+    pub(super) async fn status(self: &Arc<Self>) -> Result<Status, Refusal> {
         let usage = self.configuration.usage().await;
+        self.walking(move |control| control.status_with(usage)).await
+    }
+
+    fn status_with(&self, usage: Result<StorageState, Refusal>) -> Status {
         let snapshot = self.gateway.snapshot.load_full();
         let mut problems: Vec<String> = self
             .findings(&snapshot, unix_now())

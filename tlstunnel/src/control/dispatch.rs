@@ -1,18 +1,25 @@
 //! Each request and who answers it.
 
+use std::sync::Arc;
+
 use config_proto::message::{CertificateList, KeyList, Refusal, RefusalCode, Request};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Control;
-use crate::config::refuse;
+use super::page::Page;
+use crate::config::{internal, refuse};
 
 impl Control {
     /// Does what the holder of the key `author` asks. Whether the key may ask for it has been decided already.
     ///
     /// # Errors
     /// The refusal that the client sees.
-    pub(super) async fn dispatch(&self, author: &str, request: Request) -> Result<Value, Refusal> {
+    pub(super) async fn dispatch(
+        self: &Arc<Self>,
+        author: &str,
+        request: Request,
+    ) -> Result<Value, Refusal> {
         let configuration = &self.configuration;
         match request {
             Request::Add { name, settings, replace } => {
@@ -20,25 +27,31 @@ impl Control {
             }
             Request::Remove { name } => json(configuration.remove(author, &name).await?),
             Request::List { filter, after, limit } => {
-                json(self.list(filter.as_deref(), after.as_ref(), limit))
+                let list = move |c: &Self| c.list(filter.as_deref(), after.as_ref(), limit).fit();
+                json(self.walking(list).await?)
             }
             Request::Show { name } => json(self.show(&name)?),
-            Request::Status => json(self.status().await),
-            Request::History { before, limit } => json(configuration.history(before, limit).await?),
-            Request::Diff { from, to } => json(configuration.diff(from, to).await?),
+            Request::Status => json(self.status().await?),
+            Request::History { before, limit } => {
+                json(configuration.history(before, limit).await?.fit())
+            }
+            Request::Diff { from, to } => json(configuration.diff(from, to).await?.fit()),
             Request::Rollback { generation } => {
                 json(configuration.rollback(author, generation).await?)
             }
             Request::Apply { document, dry_run, confirm_seconds } => {
-                json(configuration.apply(author, document, dry_run, confirm_seconds).await?)
+                let applied =
+                    configuration.apply(author, document, dry_run, confirm_seconds).await?;
+                json(applied.fit())
             }
             Request::Confirm { generation } => {
                 json(configuration.confirm(author, generation).await?)
             }
             Request::Why { name, from } => json(self.why(name.as_deref(), from)?),
-            Request::Check => json(self.check()),
+            Request::Check => json(self.walking(Self::check).await?),
             Request::CertList => {
-                json(CertificateList { certificates: configuration.certificates() })
+                let certificates = self.walking(|c| c.configuration.certificates()).await?;
+                json(CertificateList { certificates })
             }
             Request::CertSet { chain_pem, key_pem } => {
                 json(configuration.set_certificate(author, chain_pem, key_pem).await?)
@@ -46,7 +59,7 @@ impl Control {
             Request::KeyAdd { id, role } => json(configuration.add_key(author, &id, role).await?),
             Request::KeyList => json(KeyList { keys: configuration.keys().list() }),
             Request::KeyRemove { id } => json(configuration.remove_key(author, &id).await?),
-            Request::Top { limit } => json(self.top(limit)),
+            Request::Top { limit } => json(self.walking(move |c| c.top(limit)).await?),
             // A later version of the vocabulary has requests that this one does not know.
             _ => Err(refuse(
                 RefusalCode::Malformed,
@@ -54,6 +67,16 @@ impl Control {
                 "gateway and tlstunnel-ctl may be of different versions",
             )),
         }
+    }
+
+    /// Answers what takes a walk over all routes or certificates. There may be a million of them, and this event loop
+    /// also carries traffic: the walk is for a blocking thread.
+    pub(super) async fn walking<T: Send + 'static>(
+        self: &Arc<Self>,
+        walk: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let control = Arc::clone(self);
+        tokio::task::spawn_blocking(move || walk(&control)).await.map_err(internal)
     }
 }
 

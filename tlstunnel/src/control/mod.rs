@@ -11,6 +11,7 @@
 mod answer;
 mod check;
 mod dispatch;
+mod page;
 mod refusals;
 mod v1;
 mod v2;
@@ -32,10 +33,6 @@ use refusals::BackOff;
 pub use refusals::{
     FIRST_WAIT, FORGET_AFTER, FREE_FAILURES, LONGEST_WAIT, MAX_REMEMBERED, Refusals,
 };
-
-/// Bytes of the longest frame that the holder of a key may send: about 100,000 routes in one document. Before the key is
-/// proved, a connection holds a few hundred bytes.
-pub const MAX_FRAME: usize = 16 << 20;
 
 /// What the control port is told at start.
 #[derive(Clone)]
@@ -132,7 +129,7 @@ impl Control {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+    async fn connection(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // Requests and replies are small and wait for each other.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "a control connection keeps its delay");
@@ -148,7 +145,7 @@ impl Control {
                 (Sniffed::V2, _) => v2::connection(self, stream, peer, began).await,
                 (Sniffed::V1, Some(key)) => {
                     v1::connection(self, stream, peer, key, began).await;
-                },
+                }
                 (Sniffed::V1, None) => {
                     self.back_off.failed(peer.ip(), Instant::now());
                     self.refuse(peer, refusals::V1_OFF);

@@ -1,6 +1,7 @@
 //! One connection of the original's protocol: one request, one reply.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use config_proto::message::Refusal;
@@ -19,7 +20,7 @@ const AUTHOR: &str = "v1";
 ///
 /// The request must have come within the frame time after `began`, when the connection was accepted.
 pub(super) async fn connection(
-    control: &Control,
+    control: &Arc<Control>,
     mut stream: TcpStream,
     peer: SocketAddr,
     key: &[u8],
@@ -87,11 +88,17 @@ fn in_full(name: &str) -> String {
     }
 }
 
+fn failed(refusal: Refusal) -> Reply {
+    Reply::Result { exit: FAILED, message: refusal.message }
+}
+
 impl Control {
     /// Carries out what the original's client asks, and answers in the original's words.
-    async fn serve_v1(&self, request: Request) -> Reply {
+    async fn serve_v1(self: &Arc<Self>, request: Request) -> Reply {
         let result = match request {
-            Request::List => return self.list_v1(),
+            Request::List => {
+                return self.walking(Self::list_v1).await.unwrap_or_else(failed);
+            }
             Request::Add(sni) => match sni.to_route() {
                 // The original replaces what is there.
                 Ok(route) => self
@@ -111,7 +118,7 @@ impl Control {
         };
         match result {
             Ok(message) => Reply::Result { exit: DONE, message },
-            Err(Refusal { message, .. }) => Reply::Result { exit: FAILED, message },
+            Err(refusal) => failed(refusal),
         }
     }
 

@@ -1,18 +1,19 @@
 //! One connection of protocol v2: any number of requests under one key.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use config_proto::access::permits;
 use config_proto::key::{KeyLookup, KnownKey};
 use config_proto::message::{Refusal, RefusalCode, Reply};
 use config_proto::v2::server::{Event, Limits, ReceivedRequest, Refused, ReplyError};
-use config_proto::v2::{NONCE_LEN, Server};
+use config_proto::v2::{GATEWAY_FRAME_BYTES, NONCE_LEN, Server};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Control, MAX_FRAME, refusals};
+use super::{Control, refusals};
 use crate::config::refuse;
 
 /// Bytes that are read at once.
@@ -22,7 +23,7 @@ const READ: usize = 16 * 1024;
 ///
 /// The handshake must end within the frame time after `began`, when the connection was accepted.
 pub(super) async fn connection(
-    control: &Control,
+    control: &Arc<Control>,
     mut stream: TcpStream,
     peer: SocketAddr,
     began: Instant,
@@ -33,7 +34,12 @@ pub(super) async fn connection(
         return;
     }
     let time = control.settings.frame_time;
-    let limits = Limits { max_frame: MAX_FRAME, handshake: time, frame: time, ..Limits::default() };
+    let limits = Limits {
+        max_frame: GATEWAY_FRAME_BYTES,
+        handshake: time,
+        frame: time,
+        ..Limits::default()
+    };
     let mut server = Server::new(nonce, began, limits);
     let mut keys_changed = control.configuration.keys().changes();
     let mut buffer = vec![0; READ];
@@ -107,7 +113,7 @@ pub(super) async fn connection(
 
 /// Carries one request out; none when the connection must end.
 async fn serve(
-    control: &Control,
+    control: &Arc<Control>,
     server: &mut Server,
     received: ReceivedRequest,
     peer: SocketAddr,

@@ -59,8 +59,8 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, metrics: Arc<Me
         tokio::spawn(async move {
             let _place = place;
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = answer(&request, &gateway, &metrics);
-                async move { Ok::<_, Infallible>(response) }
+                let (gateway, metrics) = (Arc::clone(&gateway), Arc::clone(&metrics));
+                async move { Ok::<_, Infallible>(answer(&request, &gateway, metrics).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -75,10 +75,10 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, metrics: Arc<Me
     }
 }
 
-fn answer(
+async fn answer(
     request: &Request<Incoming>,
     gateway: &Gateway,
-    metrics: &Metrics,
+    metrics: Arc<Metrics>,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if !["/metrics", "/health/live", "/health/ready"].contains(&path) {
@@ -90,17 +90,16 @@ fn answer(
         return response;
     }
     match path {
-        "/metrics" => match metrics.text() {
-            Ok(body) => {
+        // There may be samples for a million routes, and this event loop also carries traffic.
+        "/metrics" => match tokio::task::spawn_blocking(move || metrics.text()).await {
+            Ok(Ok(body)) => {
                 let mut response = text(StatusCode::OK, body);
                 let kind = HeaderValue::from_static(super::metrics::CONTENT_TYPE);
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
             }
-            Err(error) => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("the metrics cannot be written: {error}\n"),
-            ),
+            Ok(Err(error)) => failed(error),
+            Err(error) => failed(error),
         },
         "/health/live" => text(StatusCode::OK, "live\n"),
         _ => match *gateway.phase.borrow() {
@@ -108,6 +107,11 @@ fn answer(
             Phase::Draining | Phase::Ended => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
         },
     }
+}
+
+fn failed(error: impl std::fmt::Display) -> Response<Full<Bytes>> {
+    let message = format!("the metrics cannot be written: {error}\n");
+    text(StatusCode::INTERNAL_SERVER_ERROR, message)
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

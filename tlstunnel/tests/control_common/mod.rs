@@ -11,6 +11,7 @@ use clap::Parser;
 use config_proto::key::Key;
 use config_proto::message::{Refusal, RefusalCode, Reply, Request};
 use config_proto::model::RouteSettings;
+use config_proto::v2::GATEWAY_FRAME_BYTES;
 use config_proto::v2::client::{Client, ClientError, Event};
 use serde::de::DeserializeOwned;
 use tlstunnel::options::{CommandLine, Options};
@@ -107,11 +108,20 @@ pub struct Session {
 
 impl Session {
     pub fn open(address: SocketAddr, key: &Key) -> Result<Self, ClientError> {
+        Self::open_with(address, key, GATEWAY_FRAME_BYTES)
+    }
+
+    /// A client that takes frames of this length at most.
+    pub fn open_with(
+        address: SocketAddr,
+        key: &Key,
+        max_frame: usize,
+    ) -> Result<Self, ClientError> {
         let mut nonce = [0; 32];
         getrandom::fill(&mut nonce).unwrap();
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let (client, hello) = Client::with_max_frame(key, nonce, 16 << 20);
+        let (client, hello) = Client::with_max_frame(key, nonce, max_frame);
         let mut session = Self { stream, client, sent: Vec::new() };
         session.send(&hello);
         loop {
@@ -150,8 +160,22 @@ impl Session {
     }
 
     pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Refusal> {
+        self.start(request);
+        self.answer()
+    }
+
+    /// Sends a request and does not wait for its answer.
+    pub fn start(&mut self, request: &Request) {
         let (_, bytes) = self.client.request(request).unwrap();
         self.send(&bytes);
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The answer to the oldest request that has none yet.
+    pub fn answer<T: DeserializeOwned>(&mut self) -> Result<T, Refusal> {
         loop {
             for event in self.receive().unwrap() {
                 if let Event::Reply(reply) = event {

@@ -1,6 +1,6 @@
 //! Long lists, page by page.
 
-use config_proto::message::{MAX_PAGE, RefusalCode, Request, RouteList};
+use config_proto::message::{MAX_PAGE, Request, RouteList};
 
 use crate::failure::Failure;
 use crate::session::Session;
@@ -15,18 +15,10 @@ pub(super) fn routes(
     mut page: impl FnMut(RouteList) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut after = None;
-    let mut limit = MAX_PAGE;
     loop {
         let filter = filter.map(str::to_owned);
-        let request = Request::List { filter, after: after.clone(), limit };
-        let list: RouteList = match session.ask(&request) {
-            // Routes with bundles of certificates are long: a whole page of them may not fit in one answer.
-            Err(Failure::Refused(refusal)) if refusal.code == RefusalCode::Invalid && limit > 1 => {
-                limit /= 2;
-                continue;
-            }
-            answer => answer?,
-        };
+        let request = Request::List { filter, after: after.clone(), limit: MAX_PAGE };
+        let list: RouteList = session.ask(&request)?;
         let (more, last) = (list.more, list.routes.last().map(|route| route.name.clone()));
         page(list)?;
         if !more {

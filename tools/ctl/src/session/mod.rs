@@ -7,8 +7,8 @@ use std::net::TcpStream;
 
 use config_proto::access;
 use config_proto::message::{Reply, Request, Role};
-use config_proto::v2::NONCE_LEN;
 use config_proto::v2::client::{Client, ClientError, Event, ReceivedReply, RequestError};
+use config_proto::v2::{GATEWAY_FRAME_BYTES, NONCE_LEN};
 use serde::de::DeserializeOwned;
 
 use crate::context::Target;
@@ -51,7 +51,7 @@ impl Session {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(key::no_randomness)?;
         let stream = wire::connect(&target.remote, deadline)?;
-        let (client, hello) = Client::new(&credential.key, nonce);
+        let (client, hello) = Client::with_max_frame(&credential.key, nonce, GATEWAY_FRAME_BYTES);
         let mut session = Self { target, credential, stream, client };
         session.write(&hello, deadline)?;
         while !session.client.is_ready() {
