@@ -23,13 +23,17 @@ pub const FEATURE_EXCHANGE: u32 = 1 << 20;
 /// [`FEATURE_BOOT_EXTENSION`]. A guest that does not name it can't be started this way.
 pub const FEATURE_PROCESS: u32 = 1 << 21;
 
+/// [`MEMORY_RELEASE`] is there.
+pub const FEATURE_MEMORY_RELEASE: u32 = 1 << 22;
+
 /// All bits that this version of the crate knows.
 pub const FEATURES_KNOWN: u32 = FEATURE_RING3
     | FEATURE_BOOT_EXTENSION
     | FEATURE_BLOCK_FLUSH
     | FEATURE_SHUTDOWN
     | FEATURE_EXCHANGE
-    | FEATURE_PROCESS;
+    | FEATURE_PROCESS
+    | FEATURE_MEMORY_RELEASE;
 
 /// The function at [`crate::boot::BootExtension::process_call`]: hypercall `number` with the structure at `argument`.
 ///
@@ -47,6 +51,9 @@ pub const BLOCK_FLUSH: u16 = 9;
 /// Hypercall: send frames, wait, receive frames. The number is reserved.
 pub const EXCHANGE: u16 = 10;
 
+/// Hypercall: the host may have pages back; [`MemoryRelease`].
+pub const MEMORY_RELEASE: u16 = 11;
+
 /// [`BLOCK_FLUSH`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -55,6 +62,20 @@ pub struct BlockFlush {
     pub handle: u64,
     /// Out: a result code of [`crate::hypercall`]. After [`crate::hypercall::RESULT_UNSPECIFIED`] it is unknown which of
     /// the earlier writes are durable.
+    pub ret: i32,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// [`MEMORY_RELEASE`]: the pages read as zero afterwards and take no memory of the host until they are touched again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MemoryRelease {
+    /// In: address of the first page, a multiple of [`crate::PAGE_SIZE`].
+    pub address: u64,
+    /// In: bytes, a multiple of [`crate::PAGE_SIZE`]. All of them must be writable to the guest.
+    pub len: u64,
+    /// Out: [`crate::hypercall::RESULT_OK`], or [`crate::hypercall::RESULT_INVALID`] for what is not whole pages.
     pub ret: i32,
     /// Always zero.
     pub pad: u32,
@@ -69,4 +90,7 @@ pub const ARGS_MAX: usize = 128 * 1024;
 const _: () = {
     assert!(size_of::<BlockFlush>() == 16);
     assert!(offset_of!(BlockFlush, ret) == 8);
+    assert!(size_of::<MemoryRelease>() == 24);
+    assert!(offset_of!(MemoryRelease, len) == 8);
+    assert!(offset_of!(MemoryRelease, ret) == 16);
 };

@@ -138,6 +138,9 @@ impl Border {
             extension::BLOCK_FLUSH if self.features & extension::FEATURE_BLOCK_FLUSH != 0 => {
                 self.block_flush(address)?;
             }
+            extension::MEMORY_RELEASE if self.features & extension::FEATURE_MEMORY_RELEASE != 0 => {
+                self.memory_release(address)?;
+            }
             _ => return Err(Misuse::UnknownCall(call)),
         }
         Ok(Outcome::Resume)
@@ -224,6 +227,16 @@ impl Border {
         flush.ret = self.devices.block(flush.handle).map_or(RESULT_INVALID, |d| d.flush());
         flush.pad = 0;
         self.space.write(address, flush).map_err(structure(call))
+    }
+
+    fn memory_release(&self, address: u64) -> Result<(), Misuse> {
+        let call = "memory release";
+        let mut release: extension::MemoryRelease =
+            self.space.read(address).map_err(structure(call))?;
+        let whole = self.space.release(release.address, release.len).map_err(buffer(call))?;
+        release.ret = if whole { hypercall::RESULT_OK } else { RESULT_INVALID };
+        release.pad = 0;
+        self.space.write(address, release).map_err(structure(call))
     }
 
     fn net_write(&self, address: u64) -> Result<(), Misuse> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use hvt_abi::boot::{FEATURE_RING_IO, GUEST_MAX_MEMORY};
 use hvt_abi::extension::{
-    FEATURE_BLOCK_FLUSH, FEATURE_BOOT_EXTENSION, FEATURE_PROCESS, FEATURE_RING3, FEATURE_SHUTDOWN,
+    FEATURE_BLOCK_FLUSH, FEATURE_BOOT_EXTENSION, FEATURE_MEMORY_RELEASE, FEATURE_PROCESS,
+    FEATURE_RING3, FEATURE_SHUTDOWN,
 };
 use hvt_abi::hypercall::{EXIT_ABORT, TrapFrame};
 use vm_memory::MmapRegion;
@@ -30,8 +31,11 @@ use crate::sandbox;
 use crate::shutdown::{self, Shutdown};
 
 /// The extensions that both backends offer.
-const OFFERED: u32 =
-    FEATURE_RING3 | FEATURE_BOOT_EXTENSION | FEATURE_BLOCK_FLUSH | FEATURE_SHUTDOWN;
+const OFFERED: u32 = FEATURE_RING3
+    | FEATURE_BOOT_EXTENSION
+    | FEATURE_BLOCK_FLUSH
+    | FEATURE_SHUTDOWN
+    | FEATURE_MEMORY_RELEASE;
 
 /// Runs a guest to its end and gives the status to exit with.
 ///

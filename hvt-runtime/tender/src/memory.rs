@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use hvt_abi::{boot, extension, hypercall, manifest};
+use hvt_abi::{PAGE_SIZE, boot, extension, hypercall, manifest};
 use vm_memory::{ByteValued, Bytes, MmapRegion, VolatileMemory, VolatileSlice};
 
 /// Why an address that a guest gave is refused.
@@ -143,6 +143,23 @@ impl GuestSpace {
         slice.write_obj(Plain(value), 0).map_err(|_| PointerFault::Outside { address, len })
     }
 
+    /// Gives whole pages back to the host; they read as zero afterwards. Whether they are whole pages.
+    ///
+    /// # Errors
+    /// When the guest may not write all of them.
+    pub fn release(&self, address: u64, len: u64) -> Result<bool, PointerFault> {
+        let slice = self.writable(address, len)?;
+        if !address.is_multiple_of(PAGE_SIZE) || !len.is_multiple_of(PAGE_SIZE) {
+            return Ok(false);
+        }
+        let guard = slice.ptr_guard_mut();
+        // SAFETY: the pages are inside the guest's mapping, which is private and anonymous, and the guest may write them,
+        // so that they become zero is nothing that it could not have done itself. Nobody holds references to them.
+        let result =
+            unsafe { libc::madvise(guard.as_ptr().cast(), slice.len(), libc::MADV_DONTNEED) };
+        Ok(result == 0 || len == 0)
+    }
+
     fn slice(
         &self,
         address: u64,
@@ -195,6 +212,7 @@ wire!(
     boot::BootInfo,
     boot::BootExtension,
     extension::BlockFlush,
+    extension::MemoryRelease,
     hypercall::Walltime,
     hypercall::Puts,
     hypercall::Poll,

@@ -9,7 +9,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
-use hvt_abi::extension::{BLOCK_FLUSH, FEATURE_BLOCK_FLUSH, FEATURE_SHUTDOWN};
+use hvt_abi::extension::{
+    BLOCK_FLUSH, FEATURE_BLOCK_FLUSH, FEATURE_MEMORY_RELEASE, FEATURE_SHUTDOWN,
+};
 use hvt_abi::hypercall::POLL;
 use hvt_abi::manifest::NetProperties;
 use hvt_tender::border::{Border, Misuse, Outcome};
@@ -79,7 +81,7 @@ fn border(space: &Arc<GuestSpace>, disk: File, wire: OwnedFd) -> Border {
         Arc::new(devices),
         Console::new(null.into()),
         Shutdown::never().unwrap(),
-        FEATURE_BLOCK_FLUSH | FEATURE_SHUTDOWN,
+        FEATURE_BLOCK_FLUSH | FEATURE_SHUTDOWN | FEATURE_MEMORY_RELEASE,
     )
 }
 
@@ -108,7 +110,7 @@ fn no_guest_gets_the_better_of_the_border() {
     for _ in 0..calls {
         let address = random.number();
         let mut structure = [0; 5].map(|_: u64| random.number());
-        let call = random.below(12) as u16;
+        let call = random.below(13) as u16;
         if call == POLL {
             structure[0] = random.below(1000);
         }

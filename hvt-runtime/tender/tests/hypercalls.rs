@@ -7,7 +7,9 @@ use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use hvt_abi::extension::{BLOCK_FLUSH, FEATURE_PROCESS, FEATURE_RING3, POLL_SHUTDOWN};
+use hvt_abi::extension::{
+    BLOCK_FLUSH, FEATURE_PROCESS, FEATURE_RING3, MEMORY_RELEASE, POLL_SHUTDOWN,
+};
 use hvt_abi::hypercall::{
     BLOCK_READ, BLOCK_WRITE, HALT, NET_READ, NET_WRITE, POLL, PUTS, RESULT_AGAIN, RESULT_INVALID,
     RESULT_OK, WALLTIME,
@@ -336,6 +338,33 @@ fn nobody_reading_the_console_does_not_keep_a_guest_alive() {
     let mut child = guest.command(&[], &file).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
+#[test]
+fn released_memory_is_zero_and_only_the_guests_own() {
+    if !kvm() {
+        return;
+    }
+    let release = |guest: Guest, address: u64, len: u64| {
+        guest.put_words(AT, &[address, len, 99]).call(MEMORY_RELEASE, AT)
+    };
+    for (guest, option) in
+        [(Guest::new(), "--backend=kvm"), (Guest::process(), "--backend=process")]
+    {
+        let options = [option];
+        let touched = guest.clone().store_byte(HEAP, 7).store_byte(HEAP + 0x1000, 9);
+        release(touched.clone(), HEAP, 0x1000).halt_with(HEAP).run(&options).is(0);
+        release(touched.clone(), HEAP, 0x1000).halt_with(HEAP + 0x1000).run(&options).is(9);
+        release(touched.clone(), HEAP, 0x2000).halt_with(AT + 16).run(&options).is(RESULT_OK);
+        release(touched.clone(), HEAP + 8, 0x1000)
+            .halt_with(AT + 16)
+            .run(&options)
+            .is(RESULT_INVALID);
+        release(touched, HEAP, 8).halt_with(AT + 16).run(&options).is(RESULT_INVALID);
+        for address in [TEXT, RODATA, 0x10000, STACK_BASE - 0x1000, STACK_END, 1 << 40] {
+            release(guest.clone(), address, 0x1000).halt(0).run(&options).is(MISUSE);
+        }
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub mod transfer;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use block::BlockDevice;
 use net::NetDevice;
@@ -121,16 +121,21 @@ impl Device {
     }
 }
 
-/// Tells about failures of a device, each kind once: a guest can provoke as many as it likes.
+/// The most failures of one device that are told.
+const MAX_COMPLAINTS: u32 = 16;
+
+/// Tells about failures of a device, the same one in a row once, and not more than [`MAX_COMPLAINTS`]: a guest can provoke
+/// as many as it likes.
 #[derive(Debug)]
 struct Complaint {
     device: String,
     last: AtomicI32,
+    told: AtomicU32,
 }
 
 impl Complaint {
     fn about(kind: &str, name: &str) -> Self {
-        Self { device: format!("{kind} {name}"), last: AtomicI32::new(0) }
+        Self { device: format!("{kind} {name}"), last: AtomicI32::new(0), told: AtomicU32::new(0) }
     }
 
     fn once(&self, what: &str, error: &io::Error) {
@@ -141,6 +146,11 @@ impl Complaint {
     }
 
     fn say(&self, what: &str) {
-        console::message(&format!("{}: {what}", self.device));
+        // The counter stays near its limit, so it never wraps.
+        let told = self.told.load(Ordering::Relaxed);
+        if told < MAX_COMPLAINTS {
+            self.told.store(told + 1, Ordering::Relaxed);
+            console::message(&format!("{}: {what}", self.device));
+        }
     }
 }

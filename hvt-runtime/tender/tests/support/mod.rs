@@ -28,8 +28,11 @@ pub const STACK_BASE: u64 = STACK_END - DEFAULT_STACK_SIZE;
 /// Where [`Guest::halt`] keeps its structure: the end of the data.
 const HALT_AT: u64 = DATA + 0x1f00;
 
-pub const ALL: u32 =
-    FEATURE_RING3 | FEATURE_BOOT_EXTENSION | FEATURE_BLOCK_FLUSH | FEATURE_SHUTDOWN;
+pub const ALL: u32 = FEATURE_RING3
+    | FEATURE_BOOT_EXTENSION
+    | FEATURE_BLOCK_FLUSH
+    | FEATURE_SHUTDOWN
+    | FEATURE_MEMORY_RELEASE;
 
 /// A guest under construction.
 #[derive(Clone)]
