@@ -52,13 +52,30 @@ fn threads() -> Result<()> {
         })
         .collect::<Result<_, _>>()?;
     drop(sender);
-    let received: Vec<u64> = receiver.iter().collect();
+    let mut received: Vec<u64> = receiver.iter().collect();
+    // On a busy host the sleeps may end in another order.
+    received.sort_unstable();
     let joined: u64 = workers.into_iter().filter_map(|worker| worker.join().ok()).sum();
     println!("threads: received {received:?}, joined {joined}, own value still {}", OWN.get());
     let table = table.read().map_err(|_| anyhow::anyhow!("poisoned"))?;
     let mut values: Vec<_> = table.iter().map(|(id, value)| (*id, *value)).collect();
     values.sort_unstable();
     println!("threads: values {values:?}");
+
+    // More than there are stacks with guard pages.
+    let all_there = Arc::new(Barrier::new(100));
+    let small = || thread::Builder::new().stack_size(128 * 1024);
+    let crowd: Vec<_> = (0..100_u32)
+        .map(|n| {
+            let all_there = all_there.clone();
+            small().spawn(move || {
+                all_there.wait();
+                n
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let sum: u32 = crowd.into_iter().filter_map(|thread| thread.join().ok()).sum();
+    println!("threads: a hundred at once sum up to {sum}");
 
     let ball = Arc::new((Mutex::new(0_u32), Condvar::new()));
     let other = ball.clone();

@@ -40,6 +40,11 @@ pub fn build(project: &Project, package: &str, wanted: Wanted) -> Result<PathBuf
     let started = Instant::now();
     let choice = project.choose(package, &wanted)?;
     let folder = project.folder();
+    for path in [&project.workspace_root, &folder] {
+        if path.to_string_lossy().contains(char::is_whitespace) {
+            bail!("{}: flags for a C compiler can't carry a path with spaces", path.display());
+        }
+    }
     let say = |text: &str| eprintln!("hvt-image: {text}");
 
     say("the guest library");

@@ -3,6 +3,7 @@
 //! There is one signal, SIGTERM, when the tender is asked to stop: a program that handles it (`tokio::signal` for one)
 //! gets it on the thread that happens to run; others end.
 
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::{self, null, null_mut};
@@ -15,11 +16,10 @@ use crate::files::Errno;
 
 use super::single::Single;
 use super::start::leak;
-use super::{console, entropy, error, hypercall, memory, pthread, start, string, stubs};
+use super::{console, entropy, error, hypercall, memory, pthread, start, string, stubs, thread};
 
-/// Names in alphabetical order of meaning: a panic's backtrace costs nothing until there is one, and what it says is all
-/// that will be known; a thread's default stack fits those with guard pages, see [`crate::DEFAULT_THREAD_STACK`].
-const DEFAULTS: [&[u8]; 2] = [b"RUST_BACKTRACE=1", b"RUST_MIN_STACK=524288"];
+/// A thread's stack in bytes by default where the tender sets none with guard pages aside.
+const THREAD_STACK: usize = 512 * 1024;
 
 #[unsafe(no_mangle)]
 static environ: AtomicPtr<*const c_char> = AtomicPtr::new(null_mut());
@@ -27,13 +27,15 @@ static environ: AtomicPtr<*const c_char> = AtomicPtr::new(null_mut());
 static HANDLERS: Single<[usize; 65]> = Single::new([libc::SIG_DFL; 65]);
 static AT_EXIT: Single<Vec<(unsafe extern "C" fn(*mut c_void), usize)>> = Single::new(Vec::new());
 
-/// Sets the environment, with the defaults for what is not in it.
+/// Sets the environment, with two defaults where it does not say otherwise: a panic shows its backtrace, because that is
+/// all that will be known of it; and a thread that asks for no particular stack gets one that fits those with guard pages.
 pub(super) fn set_environment(variables: &[&[u8]]) {
     let mut all: Vec<*const c_char> = variables.iter().map(|variable| leak(variable)).collect();
-    for default in DEFAULTS {
-        let name = default.split_inclusive(|&byte| byte == b'=').next().unwrap_or(default);
-        if !variables.iter().any(|variable| variable.starts_with(name)) {
-            all.push(leak(default));
+    let stack = thread::guarded_stack_size().unwrap_or(THREAD_STACK);
+    let defaults = [("RUST_BACKTRACE=", "1".into()), ("RUST_MIN_STACK=", stack.to_string())];
+    for (name, value) in defaults {
+        if !variables.iter().any(|variable| variable.starts_with(name.as_bytes())) {
+            all.push(leak(&[name.as_bytes(), value.as_bytes()].concat()));
         }
     }
     all.push(null());
@@ -331,7 +333,7 @@ unsafe extern "C" fn sigaltstack(_new: *const c_void, old: *mut libc::stack_t) -
 #[unsafe(no_mangle)]
 extern "C" fn pause() -> c_int {
     loop {
-        super::thread::sleep_until(u64::MAX);
+        thread::sleep_until(u64::MAX);
     }
 }
 
@@ -342,7 +344,7 @@ extern "C" fn getpid() -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn gettid() -> c_int {
-    let id = super::thread::id(super::thread::current());
+    let id = thread::id(thread::current());
     c_int::try_from(id).unwrap_or(c_int::MAX).saturating_add(1)
 }
 

@@ -165,6 +165,11 @@ pub(super) fn start(template: Template, stacks: StackArea, first: (usize, usize)
     CURRENT.store(thread, Ordering::Relaxed);
 }
 
+/// Bytes of a stack with a guard page, if there are any.
+pub(super) fn guarded_stack_size() -> Option<usize> {
+    MACHINE.with(|machine| (machine.stacks.count > 0).then(|| machine.stacks.stride - 4096))
+}
+
 /// The running thread.
 #[inline]
 pub(super) fn current() -> *mut Thread {
