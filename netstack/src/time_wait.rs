@@ -1,0 +1,105 @@
+//! The ends of connections (TIME-WAIT, RFC 9293 §3.6.1) as small stubs, so that no closed
+//! connection keeps a socket and buffers.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::flow::{FlowKey, Secret};
+use crate::packet::distance;
+
+/// The state of both directions after everything was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stub {
+    pub(crate) send_next: u32,
+    pub(crate) receive_next: u32,
+    pub(crate) window: u16,
+}
+
+/// All ends remembered, the oldest first.
+#[derive(Debug)]
+pub(crate) struct TimeWait {
+    stubs: HashMap<FlowKey, (Duration, Stub), Secret>,
+    order: VecDeque<(Duration, FlowKey)>,
+    limit: usize,
+    lifetime: Duration,
+}
+
+impl TimeWait {
+    pub(crate) fn new(secret: Secret, limit: usize, lifetime: Duration) -> Self {
+        Self { stubs: HashMap::with_hasher(secret), order: VecDeque::new(), limit, lifetime }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.stubs.len()
+    }
+
+    pub(crate) fn insert(&mut self, key: FlowKey, stub: Stub, now: Duration) {
+        if self.limit == 0 {
+            return;
+        }
+        while self.stubs.len() >= self.limit {
+            let Some((_, oldest)) = self.order.pop_front() else { break };
+            self.stubs.remove(&oldest);
+        }
+        let expires = now + self.lifetime;
+        self.stubs.insert(key, (expires, stub));
+        self.order.push_back((expires, key));
+    }
+
+    pub(crate) fn get(&self, key: &FlowKey) -> Option<Stub> {
+        self.stubs.get(key).map(|(_, stub)| *stub)
+    }
+
+    /// Whether a SYN with this sequence number may begin a new connection of the same flow
+    /// (RFC 9293 §3.10.7.4: beyond everything that the old one received); if so the stub is gone.
+    pub(crate) fn give_way(&mut self, key: &FlowKey, sequence: u32) -> bool {
+        let newer = self.get(key).is_some_and(|stub| distance(sequence, stub.receive_next) > 0);
+        if newer {
+            self.stubs.remove(key);
+        }
+        newer
+    }
+
+    /// Forgets what is old enough.
+    pub(crate) fn expire(&mut self, now: Duration) {
+        while let Some(&(at, key)) = self.order.front().filter(|(at, _)| *at <= now) {
+            self.order.pop_front();
+            if self.stubs.get(&key).is_some_and(|(expires, _)| *expires == at) {
+                self.stubs.remove(&key);
+            }
+        }
+    }
+
+    /// When the next one is old enough.
+    pub(crate) fn next_expiry(&self) -> Option<Duration> {
+        self.order.front().map(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ends_are_bounded_expire_and_give_way_to_newer_connections() {
+        let mut table = TimeWait::new(Secret::new([1; 16]), 3, Duration::from_secs(30));
+        let stub = Stub { send_next: 1, receive_next: 100, window: 5 };
+        let key = |port| FlowKey {
+            local: "10.0.0.1:80".parse().unwrap(),
+            remote: std::net::SocketAddr::from(([10, 0, 0, 2], port)),
+        };
+        for port in 1..=5 {
+            table.insert(key(port), stub, Duration::from_secs(u64::from(port)));
+        }
+        assert_eq!(table.len(), 3);
+        assert_eq!(table.get(&key(1)), None);
+        assert!(!table.give_way(&key(5), 99), "an old SYN is no new connection");
+        assert!(table.give_way(&key(5), 101));
+        assert_eq!(table.get(&key(5)), None);
+        table.expire(Duration::from_secs(33));
+        assert_eq!(table.len(), 1);
+        table.expire(table.next_expiry().unwrap());
+        assert_eq!(table.len(), 0);
+    }
+}
