@@ -106,6 +106,15 @@ impl Gateway {
         self.metrics = address("metrics");
     }
 
+    /// Gives the next process another value of `option`.
+    ///
+    /// # Panics
+    /// If the option was not given at start.
+    pub fn replace_option(&mut self, option: &str, value: &str) {
+        let place = self.arguments.iter().position(|o| o == option).expect("given at start");
+        value.clone_into(&mut self.arguments[place + 1]);
+    }
+
     /// Runs `tlstunnel-ctl` on this gateway and gives its output, whatever its exit code.
     pub fn ctl_output(&self, arguments: &[&str]) -> Output {
         run(&mut self.ctl_command(arguments), b"", CTL_LIMIT)

@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 /// The packages whose programs are tested, and the rooms that these are made of.
 const PACKAGES: [&str; 2] = ["tlstunnel", "tlstunnel-ctl"];
-const SOURCES: [&str; 4] = ["tlstunnel/src", "tools/ctl/src", "config-proto/src", "blockdev/src"];
+const SOURCES: [&str; 5] =
+    ["tlstunnel/src", "tools/ctl/src", "config-proto/src", "blockdev/src", "certify/src"];
 
 /// The path of the workspace program `name`.
 ///

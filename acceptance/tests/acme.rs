@@ -1,0 +1,356 @@
+//! Certificates from a real authority (pebble, which refuses nonces at random): obtained for registered names by both
+//! challenges, gone on with after outages, refusals and SIGKILL, and never at the cost of service.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use acceptance::backend::Backend;
+use acceptance::gateway::DOMAIN;
+use acceptance::pebble::{Door, Exchange, Pebble};
+use acceptance::peer::eventually;
+use acceptance::{Gateway, client};
+
+/// Percent of nonces that are refused; the client must repeat those requests.
+const NONCE_REJECTIONS: u8 = 15;
+
+struct World {
+    pebble: Pebble,
+    gateway: Gateway,
+    backend: Backend,
+}
+
+impl World {
+    fn start(options: &[&str]) -> Self {
+        Self::start_with(options, NONCE_REJECTIONS)
+    }
+
+    fn start_with(options: &[&str], nonce_rejections: u8) -> Self {
+        let mut pebble = Pebble::prepare();
+        let (directory, ca) = (pebble.directory(), pebble.ca_file());
+        let mut all = vec!["--acme", &directory, "--acme-ca", ca.to_str().expect("UTF-8")];
+        all.extend(options);
+        let gateway = Gateway::start_with(&all);
+        pebble.serve(gateway.http, gateway.https, nonce_rejections);
+        Self { pebble, gateway, backend: Backend::http("site") }
+    }
+
+    fn add(&self, name: &str) {
+        self.gateway.ctl(&["add", name, &self.backend.to_arg()]);
+    }
+
+    /// Whether a client that trusts pebble's root alone reaches the backend by this name.
+    fn served(&self, name: &str) -> bool {
+        let config = client::config(&self.pebble.root_file(), &[]);
+        let host = format!("{name}.{DOMAIN}");
+        client::connect(self.gateway.https, &host, &config)
+            .and_then(|mut tls| client::get(&mut tls, &host, "/"))
+            .is_ok_and(|answer| answer.contains("backend site"))
+    }
+
+    fn wait_for(&self, name: &str) {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(90);
+        while !self.served(name) {
+            assert!(
+                std::time::Instant::now() < end,
+                "{name} has no certificate: {}\n{}",
+                self.gateway.log(),
+                self.pebble.log()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+
+    /// Adds `name`, and kills the gateway when `step` requests are through and the next is answered by pebble, but the
+    /// answer has not come back. Starts it again, sees that `others` are served, and waits for the certificate.
+    ///
+    /// Gives the exchange whose answer was lost, and all of them; none if there were no more than `step`.
+    fn lose_answer(
+        &mut self,
+        step: usize,
+        name: &str,
+        others: &[String],
+    ) -> Option<(Exchange, Vec<Exchange>)> {
+        self.pebble.take_exchanges();
+        self.pebble.set_door(Door::HoldAfter(step));
+        self.add(name);
+        let mut finished = false;
+        eventually("an answer is held back, or all are through", || {
+            finished = self.served(name);
+            finished || self.pebble.holding()
+        });
+        if finished {
+            return None;
+        }
+        self.gateway.kill();
+        let mut all = self.pebble.take_exchanges();
+        let lost = all.last().expect("the one that is lost").clone();
+        self.pebble.set_door(Door::Open);
+        self.gateway.spawn();
+        for other in others {
+            assert!(self.served(other), "{other} is served while {name} is not yet");
+        }
+        self.wait_for(name);
+        all.extend(self.pebble.take_exchanges());
+        Some((lost, all))
+    }
+
+    fn problems(&self) -> String {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.gateway.ctl(&["--json", "status"])).expect("JSON");
+        status["problems"].to_string()
+    }
+
+    /// The certificates that are in use for a name, by their SHA-256.
+    fn certificate(&self, name: &str) -> String {
+        let shown: serde_json::Value =
+            serde_json::from_str(&self.gateway.ctl(&["--json", "show", name])).expect("JSON");
+        assert_eq!(shown["certificate"]["source"], "acme", "{shown}");
+        shown["certificate"]["sha256"].as_str().expect("text").to_owned()
+    }
+}
+
+fn made(exchanges: &[Exchange], request: &str) -> usize {
+    exchanges.iter().filter(|e| e.request == request && e.status == 201).count()
+}
+
+const NEW_ACCOUNT: &str = "POST /sign-me-up";
+const NEW_ORDER: &str = "POST /order-plz";
+
+#[test]
+fn registered_names_get_certificates_of_their_own() {
+    if !Pebble::available() {
+        return;
+    }
+    for challenge in ["http-01", "tls-alpn-01"] {
+        let world =
+            World::start(&["--acme-challenge", challenge, "--acme-contact", "admin@example.org"]);
+        world.add("blog");
+        world.add("wiki");
+        world.gateway.ctl(&["add", "mail", &world.backend.to_arg(), "--mode", "passthrough"]);
+        world.wait_for("blog");
+        world.wait_for("wiki");
+        eventually("the work is counted", || {
+            world.gateway.metric("tlstunnel_acme_attempts_total{result=\"obtained\"}") >= 2.0
+        });
+        let exchanges = world.pebble.take_exchanges();
+        assert_eq!(made(&exchanges, NEW_ACCOUNT), 1, "{exchanges:?}");
+        assert_eq!(made(&exchanges, NEW_ORDER), 2, "no order for the passthrough: {exchanges:?}");
+        // A certificate of its own: h2 is offered, and browsers cannot coalesce.
+        let config = client::config(&world.pebble.root_file(), &["h2", "http/1.1"]);
+        let host = format!("blog.{DOMAIN}");
+        let tls = client::connect(world.gateway.https, &host, &config).expect("TLS");
+        assert_eq!(tls.conn.alpn_protocol(), Some(&b"h2"[..]));
+        assert!(!world.problems().contains("could be obtained"), "{}", world.problems());
+    }
+}
+
+#[test]
+fn a_restart_orders_nothing_and_a_given_certificate_stays() {
+    if !Pebble::available() {
+        return;
+    }
+    let mut world = World::start(&[]);
+    world.add("blog");
+    world.wait_for("blog");
+    let first = world.certificate("blog");
+    world.pebble.take_exchanges();
+    for signal in ["TERM", "KILL"] {
+        world.gateway.stop(signal);
+        world.gateway.spawn();
+        assert!(world.served("blog"), "from the store, at once");
+        assert_eq!(world.certificate("blog"), first);
+    }
+    world.add("shop");
+    world.wait_for("shop");
+    let exchanges = world.pebble.take_exchanges();
+    assert_eq!((made(&exchanges, NEW_ACCOUNT), made(&exchanges, NEW_ORDER)), (0, 1));
+}
+
+#[test]
+fn a_shut_authority_shows_and_costs_no_service() {
+    if !Pebble::available() {
+        return;
+    }
+    let world = World::start(&[]);
+    world.add("blog");
+    world.wait_for("blog");
+    world.pebble.set_door(Door::Shut);
+    world.add("shop");
+    eventually("the failure is in status and metrics", || {
+        world.problems().contains("acme: no certificate could be obtained")
+            && world.gateway.metric("tlstunnel_acme_authority_failures") >= 1.0
+    });
+    assert!(world.served("blog"));
+    world.pebble.set_door(Door::Open);
+    world.wait_for("shop");
+    eventually("the problem is gone", || !world.problems().contains("could be obtained"));
+}
+
+#[test]
+fn refusals_name_their_reason_and_wait() {
+    if !Pebble::available() {
+        return;
+    }
+    let world = World::start(&[]);
+    world.add("blog");
+    world.wait_for("blog");
+    world.pebble.point(&format!("astray.{DOMAIN}"), "127.0.0.77");
+    world.add("astray");
+    eventually("the authority's reason is in status", || {
+        let problems = world.problems();
+        problems.contains(&format!("astray.{DOMAIN}")) && problems.contains("127.0.0.77")
+    });
+    world.pebble.set_door(Door::Answer {
+        path: "/order-plz",
+        status: "429 Too Many Requests",
+        retry_after: 7200,
+        body: r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many orders","status":429}"#,
+    });
+    world.add("shop");
+    eventually("the limit is in status, and the wait", || {
+        let problems = world.problems();
+        let minutes = problems
+            .split("too many orders")
+            .nth(1)
+            .and_then(|rest| rest.split("within ").nth(1)?.split(' ').next()?.parse::<u32>().ok());
+        minutes.is_some_and(|minutes| (118..=151).contains(&minutes))
+    });
+    assert!(world.served("blog"));
+    // The wait is stored: a restart is no way around it.
+    let mut world = world;
+    world.pebble.set_door(Door::Open);
+    world.pebble.take_exchanges();
+    world.gateway.kill();
+    world.gateway.spawn();
+    world.add("third");
+    world.wait_for("third");
+    let exchanges = world.pebble.take_exchanges();
+    assert_eq!(made(&exchanges, NEW_ORDER), 1, "only the new name's: {exchanges:?}");
+    assert!(world.problems().contains("too many orders"));
+}
+
+/// Kills the gateway at every request of an issuance: after the authority has acted on it and before the answer came.
+#[test]
+fn kill_9_at_every_request_makes_no_needless_order() {
+    if !Pebble::available() {
+        return;
+    }
+    for challenge in ["http-01", "tls-alpn-01"] {
+        let mut world = World::start(&["--acme-challenge", challenge]);
+        let mut accounts = 0;
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            let name = format!("step{}", names.len());
+            let Some((lost, all)) = world.lose_answer(names.len(), &name, &names) else { break };
+            accounts += made(&all, NEW_ACCOUNT);
+            // An order whose address was lost with the answer cannot be found again.
+            let lost_order = usize::from(lost.request == NEW_ORDER && lost.status == 201);
+            assert_eq!(made(&all, NEW_ORDER), 1 + lost_order, "{lost:?} was lost: {all:?}");
+            names.push(name);
+        }
+        assert_eq!(accounts, 1, "one account whatever happens");
+        assert!(names.len() >= 8, "the sweep went through the whole issuance: {names:?}");
+    }
+}
+
+#[test]
+fn kill_9_while_the_account_is_made_makes_no_second_one() {
+    if !Pebble::available() {
+        return;
+    }
+    let mut lost_account = false;
+    for step in 1..4 {
+        let mut world = World::start_with(&[], 0);
+        let (lost, all) = world.lose_answer(step, "blog", &[]).expect("a request is lost");
+        assert_eq!(made(&all, NEW_ACCOUNT), 1, "{lost:?} was lost: {all:?}");
+        lost_account |= lost.request == NEW_ACCOUNT && lost.status == 201;
+    }
+    assert!(lost_account, "the answer that says that the account is made was among those lost");
+}
+
+/// The same authority under another address is another authority: everything is issued anew. Connections live through it.
+#[test]
+fn replacement_interrupts_nobody() {
+    if !Pebble::available() {
+        return;
+    }
+    let mut world = World::start(&[]);
+    world.add("blog");
+    world.wait_for("blog");
+    let first = world.certificate("blog");
+
+    let other = world.pebble.other_directory();
+    world.gateway.replace_option("--acme", &other);
+    world.gateway.stop("KILL");
+    world.pebble.set_door(Door::Shut);
+    world.gateway.spawn();
+    let config = client::config(&world.pebble.root_file(), &[]);
+    let host = format!("blog.{DOMAIN}");
+    let mut open = client::connect(world.gateway.https, &host, &config).expect("the old one");
+    let stop = Arc::new(AtomicBool::new(false));
+    let handshakes = {
+        let (stop, config, host, address) =
+            (Arc::clone(&stop), Arc::clone(&config), host.clone(), world.gateway.https);
+        std::thread::spawn(move || {
+            let mut count = 0;
+            while !stop.load(Ordering::SeqCst) {
+                client::connect(address, &host, &config).expect("every handshake succeeds");
+                count += 1;
+            }
+            count
+        })
+    };
+    assert_eq!(world.certificate("blog"), first);
+    world.pebble.set_door(Door::Open);
+    eventually("a new certificate is in use", || world.certificate("blog") != first);
+    client::get(&mut open, &host, "/").expect("the old connection goes on");
+    stop.store(true, Ordering::SeqCst);
+    assert!(handshakes.join().expect("no handshake failed") > 0);
+}
+
+#[test]
+fn accounts_are_bound_to_an_account_elsewhere() {
+    if !Pebble::available() {
+        return;
+    }
+    const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let mut pebble = Pebble::prepare();
+    let (directory, ca) = (pebble.directory(), pebble.ca_file());
+    let ca = ca.to_str().expect("UTF-8");
+    let bound = format!("kid-1:{KEY}");
+    let gateway =
+        Gateway::start_with(&["--acme", &directory, "--acme-ca", ca, "--acme-eab", &bound]);
+    pebble.serve_bound(gateway.http, gateway.https, "kid-1", KEY);
+    let world = World { pebble, gateway, backend: Backend::http("site") };
+    world.add("blog");
+    world.wait_for("blog");
+    assert_eq!(made(&world.pebble.take_exchanges(), NEW_ACCOUNT), 1);
+    assert!(!world.gateway.log().contains(KEY), "the key is in no log");
+}
+
+#[test]
+fn the_authority_may_say_when_to_renew() {
+    if !Pebble::available() {
+        return;
+    }
+    let mut world = World::start(&[]);
+    world.add("blog");
+    world.wait_for("blog");
+    let first = world.certificate("blog");
+    // In the past: at once, as after a mass revocation. The pause after a success holds for the process that had it, and
+    // for its successors; a certificate that was noted longer ago is stood in for by a clock, which is certify's test.
+    let suggest =
+        |start: &str, end: &str| Door::SuggestRenewal { start: start.into(), end: end.into() };
+    world.pebble.set_door(suggest("2100-01-01T00:00:00Z", "2100-01-02T00:00:00Z"));
+    world.pebble.take_exchanges();
+    world.gateway.kill();
+    world.gateway.spawn();
+    let mut asked = Vec::new();
+    eventually("the authority is asked", || {
+        asked.extend(world.pebble.take_exchanges());
+        asked.iter().any(|exchange| exchange.request.starts_with("GET /renewal/"))
+    });
+    assert_eq!(world.certificate("blog"), first);
+    assert_eq!(made(&asked, NEW_ORDER), 0);
+}
