@@ -14,8 +14,11 @@
 #![forbid(unsafe_code)]
 
 pub mod git;
+pub mod observe;
 pub mod options;
+pub mod refresh;
 pub mod run;
 pub mod serve;
 pub mod site;
+pub mod storage;
 pub mod webhook;

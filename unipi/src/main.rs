@@ -1,4 +1,38 @@
-//! The site server's program.
+//! The site server as a program: parse → build → run → drain.
+//!
+//! Exit codes: 0 stopped in good order, 1 failed, 64 wrong usage (sysexits(3), EX_USAGE).
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use unipi::observe::log;
+use unipi::options::Options;
+use unipi::run::run;
+
+/// Failed.
+const FAILED: u8 = 1;
+/// Wrong usage.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => {
+            // Nobody reads: nothing can be said.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    if let Err(error) = log::install(&options.observe) {
+        eprintln!("unipi: {error}");
+        return ExitCode::from(USAGE);
+    }
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("unipi: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Metrics in the OpenMetrics text format, which Prometheus reads: collected from the server's counters when asked.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::serve::connection::Answer;
+use crate::serve::{Chunks, Server, finish};
+
+const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything that is measured, and the answers to who asks.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Measures a server.
+    pub(crate) fn new(server: Arc<Server>) -> Self {
+        let mut registry = Registry::with_prefix("unipi");
+        registry.register_collector(Box::new(Source(server)));
+        Self { registry }
+    }
+
+    fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Answer for Metrics {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Chunks> {
+        let mut response = Response::new(Chunks::default());
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, plain);
+        if request.uri().path() != "/metrics" {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            *response.body_mut() = "there is /metrics\n".into();
+        } else if ![Method::GET, Method::HEAD].contains(request.method()) {
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        } else if let Ok(text) = self.text() {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(KIND));
+            *response.body_mut() = text.into();
+        } else {
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        }
+        let mut response = finish(response);
+        if request.method() == Method::HEAD {
+            *response.body_mut() = Chunks::default();
+        }
+        response
+    }
+
+    fn opened(&self, _: bool) {}
+}
+
+#[derive(Debug)]
+struct Source(Arc<Server>);
+
+impl Collector for Source {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let server = &self.0;
+        let counters = &server.counters;
+        let mut out = Families(encoder);
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(&counters.answers);
+        let answers: Vec<_> = classes.map(|(class, count)| (class, count.load(Relaxed))).collect();
+        out.counters("answers", "Answers by class of status", "class", &answers)?;
+        let hooks = [
+            ("taken", counters.hooks_taken.load(Relaxed)),
+            ("ignored", counters.hooks_ignored.load(Relaxed)),
+            ("refused", counters.hooks_refused.load(Relaxed)),
+        ];
+        out.counters("webhooks", "Webhooks by what was done about them", "result", &hooks)?;
+        out.counter("connections", "Connections since the start", None, &counters.connections)?;
+        out.counter("body", "Bodies of answers", Some(&Unit::Bytes), &counters.body_bytes)?;
+        out.counter("remote_looks", "Looks at the remote", None, &server.requests.looks)?;
+        let failures = &server.requests.failures;
+        out.counter("remote_failures", "Looks or fetches that failed", None, failures)?;
+        let open = counters.open.load(Relaxed);
+        out.gauge("connections_open", "Open connections", None, open)?;
+        let current = server.generations.current();
+        let site = current.as_ref().map(|current| &current.site);
+        let number = current.as_ref().map_or(0, |current| current.number);
+        out.gauge("generation", "The site's generation; 0 without one", None, number)?;
+        let size = site.map_or(0, |site| site.size());
+        out.gauge("site_size", "The site without variants", Some(&Unit::Bytes), size)?;
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let files = site.map_or(0, |site| count(site.len()));
+        out.gauge("site_files", "Files of the site", None, files)?;
+        let problems = site.map_or(0, |site| count(site.problems().len()));
+        out.gauge("site_problems", "Problems of the site", None, problems)?;
+        let time = site.map_or(0, |site| site.commit().time);
+        out.gauge("commit_time", "The commit, since 1970", Some(&Unit::Seconds), time)
+    }
+}
+
+/// Writes metric families.
+struct Families<'e>(DescriptorEncoder<'e>);
+
+impl Families<'_> {
+    fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: &AtomicU64,
+    ) -> fmt::Result {
+        let family = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        ConstCounter::new(value.load(Relaxed)).encode(family)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
+        let family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(family)
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[(&str, u64)],
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            let labels = [(label, *value)];
+            let mut sample = family.encode_family(&labels)?;
+            sample.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+        Ok(())
+    }
+}

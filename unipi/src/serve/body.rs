@@ -1,0 +1,59 @@
+//! The body of an answer: chunks that lie in memory already, so that nothing is copied on the way to the socket.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+
+/// Bytes to send.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    chunks: VecDeque<Bytes>,
+    left: u64,
+}
+
+impl Chunks {
+    /// The bytes of all `chunks`, in their order.
+    pub fn new(chunks: impl IntoIterator<Item = Bytes>) -> Self {
+        let chunks: VecDeque<Bytes> =
+            chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect();
+        let left = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        Self { chunks, left }
+    }
+
+    /// How many bytes are left to send.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl<B: Into<Bytes>> From<B> for Chunks {
+    fn from(bytes: B) -> Self {
+        Self::new([bytes.into()])
+    }
+}
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let chunk = self.chunks.pop_front();
+        self.left -= chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,219 @@
+//! Serving: HTTP/1.1 and HTTP/2 in clear text, for the site, the webhook and the status page.
+//!
+//! `connection` accepts and bounds what clients may hold → [`Server`] tells the webhook and the status page from pages →
+//! [`respond()`] answers for pages, from the site value alone, by [`conditional`], [`range`] and [`encoding`].
+//!
+//! TLS is the gateway's. It must not know where a site comes from: it reads [`Generations`] and asks for a refresh.
+
+mod body;
+pub mod conditional;
+pub(crate) mod connection;
+pub mod encoding;
+mod limits;
+pub mod range;
+mod respond;
+mod status;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+
+pub use body::Chunks;
+pub use limits::Limits;
+pub(crate) use respond::finish;
+pub use respond::respond;
+
+use crate::refresh::Requests;
+use crate::site::Generations;
+use crate::webhook::{Decision, Hook};
+use connection::Answer;
+use respond::{plain, refuse, without_body_for_head};
+
+/// The `tracing` target of access-log lines, one for each request.
+pub const ACCESS_TARGET: &str = "access";
+
+/// Answers requests for a site.
+#[derive(Debug)]
+pub struct Server {
+    /// The site, and those before it.
+    pub generations: Arc<Generations>,
+    /// What clients may cost.
+    pub limits: Limits,
+    /// Where a forge tells of pushes, if it may.
+    pub hook: Option<HookAt>,
+    /// Where the deploy log is shown; the same with `.json` is for programs.
+    pub status_path: Option<String>,
+    /// Where refreshes are asked for.
+    pub requests: Arc<Requests>,
+    /// What is counted.
+    pub counters: Counters,
+}
+
+/// The webhook with its path.
+#[derive(Debug)]
+pub struct HookAt {
+    /// The path, with its leading slash.
+    pub path: String,
+    /// Who is believed.
+    pub trust: Trust,
+}
+
+/// Whose webhooks are believed.
+#[derive(Debug)]
+pub enum Trust {
+    /// Those that are signed.
+    Signed(Arc<Hook>),
+    /// Everybody who knows the path, by GET too, as with the original.
+    Path,
+}
+
+/// Counters since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Answers by the first digit of their status, from 1 to 5.
+    pub answers: [AtomicU64; 5],
+    /// Bytes of bodies that were answered with; a client may have left before it got them all.
+    pub body_bytes: AtomicU64,
+    /// Connections since the start.
+    pub connections: AtomicU64,
+    /// Connections now.
+    pub open: AtomicU64,
+    /// Webhooks that caused a refresh.
+    pub hooks_taken: AtomicU64,
+    /// Webhooks that rightly caused none.
+    pub hooks_ignored: AtomicU64,
+    /// Webhooks that were refused.
+    pub hooks_refused: AtomicU64,
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Answer for Server {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Chunks> {
+        let (parts, body) = request.into_parts();
+        let response = self.dispatch(&parts, body).await;
+        let status = response.status();
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+        if let Some(counter) = self.counters.answers.get(class) {
+            counter.fetch_add(1, Relaxed);
+        }
+        let bytes = response.body().left();
+        self.counters.body_bytes.fetch_add(bytes, Relaxed);
+        tracing::info!(
+            target: ACCESS_TARGET,
+            method = %parts.method,
+            // Not the query: the secrets of others stand there.
+            path = parts.uri.path(),
+            status = status.as_u16(),
+            bytes,
+        );
+        response
+    }
+
+    fn opened(&self, open: bool) {
+        if open {
+            self.counters.connections.fetch_add(1, Relaxed);
+            self.counters.open.fetch_add(1, Relaxed);
+        } else {
+            self.counters.open.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Server {
+    async fn dispatch(&self, parts: &Parts, body: Incoming) -> Response<Chunks> {
+        let path = parts.uri.path();
+        if let Some(hook) = self.hook.as_ref().filter(|hook| hook.path == path) {
+            return match refuse(parts, self.limits.target_bytes) {
+                Some(refusal) => refusal,
+                None => self.hook(&hook.trust, parts, body).await,
+            };
+        }
+        if let Some(form) = self.status_path.as_deref().and_then(|at| status::form(at, path)) {
+            return match refuse(parts, self.limits.target_bytes) {
+                Some(refusal) => refusal,
+                None => {
+                    without_body_for_head(parts, status::answer(parts, form, &self.generations))
+                }
+            };
+        }
+        let current = self.generations.current();
+        respond(parts, current.as_deref().map(|current| &*current.site), self.limits.target_bytes)
+    }
+
+    async fn hook(&self, trust: &Trust, parts: &Parts, body: Incoming) -> Response<Chunks> {
+        let decision = match (trust, &parts.method) {
+            (Trust::Path, &Method::GET | &Method::POST) => Decision::Refresh("hook".to_owned()),
+            (Trust::Signed(hook), &Method::POST) => match self.read(body).await {
+                Ok(body) => hook.judge(&parts.headers, &body, unix_now()),
+                Err(response) => {
+                    self.counters.hooks_refused.fetch_add(1, Relaxed);
+                    return response;
+                }
+            },
+            (trust, _) => {
+                let mut response =
+                    plain(StatusCode::METHOD_NOT_ALLOWED, "A forge posts its events here.\n");
+                let methods = match trust {
+                    Trust::Path => "GET, POST",
+                    Trust::Signed(_) => "POST",
+                };
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+                return without_body_for_head(parts, response);
+            }
+        };
+        let (counter, status, result, why) = match decision {
+            Decision::Refresh(by) => {
+                self.requests.ask(&by);
+                (&self.counters.hooks_taken, StatusCode::ACCEPTED, "refreshing", None)
+            }
+            Decision::Ignore(why) => {
+                (&self.counters.hooks_ignored, StatusCode::OK, "ignored", Some(why))
+            }
+            Decision::Refuse(refusal) => {
+                tracing::warn!(%refusal, "a webhook was refused");
+                let why = Some(refusal.to_string());
+                (&self.counters.hooks_refused, refusal.status(), "refused", why)
+            }
+        };
+        counter.fetch_add(1, Relaxed);
+        let text = serde_json::json!({ "result": result, "why": why }).to_string() + "\n";
+        let mut response = plain(status, "");
+        *response.body_mut() = Chunks::from(text);
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        finish(response)
+    }
+
+    /// Reads the body of a webhook, within its limits.
+    async fn read(&self, body: Incoming) -> Result<bytes::Bytes, Response<Chunks>> {
+        let limit = self.limits.hook_bytes;
+        let too_large = || plain(StatusCode::PAYLOAD_TOO_LARGE, "The event is too large.\n");
+        // A length that is told is refused before anything is read.
+        if body.size_hint().lower() > limit as u64 {
+            return Err(too_large());
+        }
+        let whole = Limited::new(body, limit).collect();
+        match tokio::time::timeout(self.limits.hook_time, whole).await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(_)) => Err(plain(StatusCode::BAD_REQUEST, "The event did not arrive.\n")),
+            Err(_) => Err(plain(StatusCode::REQUEST_TIMEOUT, "The event took too long.\n")),
+        }
+    }
+}
+
+/// For what has no place in the site's own limits: few clients, quick requests.
+pub(crate) fn limits_for_monitoring() -> Limits {
+    Limits { connections: 32, drain_time: Duration::from_secs(1), streams: 8, ..Limits::default() }
+}

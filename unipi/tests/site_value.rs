@@ -1,0 +1,181 @@
+//! What paths stand for in a site, and how generations follow each other.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use unipi::site::generations::{Outcome, RollbackError};
+use unipi::site::{
+    BuildError, BuildOptions, CommitInfo, ContentTypes, Entry, EntryKind, Found, Generations, Site,
+    SitePath, Source, build,
+};
+
+const NOW: u64 = 1_700_000_000;
+
+fn options() -> BuildOptions {
+    BuildOptions { types: ContentTypes::default(), max_size: 1 << 20, default: None }
+}
+
+async fn made(
+    files: &[(&str, &str)],
+    time: u64,
+    before: &[Arc<Site>],
+    options: &BuildOptions,
+) -> Result<Site, BuildError> {
+    let entries = files.iter().map(|(path, text)| {
+        let (path, kind) = match path.strip_suffix("@") {
+            Some(path) => (path, EntryKind::Link),
+            None => (*path, EntryKind::File),
+        };
+        // As with git: the id follows from the content.
+        let id = text.bytes().fold(7_u64, |sum, b| sum.wrapping_mul(31) ^ u64::from(b));
+        Entry {
+            path: path.as_bytes().to_vec(),
+            kind,
+            id: format!("{id:016x}"),
+            data: text.to_string().into(),
+        }
+    });
+    let source = Source {
+        commit: CommitInfo { id: "c0".to_owned(), time, ..CommitInfo::default() },
+        entries: entries.collect(),
+        notices: Vec::new(),
+    };
+    build(source, options, before, NOW).await
+}
+
+async fn site(files: &[(&str, &str)]) -> Site {
+    made(files, 1_000_000_000, &[], &options()).await.unwrap()
+}
+
+fn find(site: &Site, target: &str) -> String {
+    let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
+    let text = |data: &[u8]| String::from_utf8(data.to_vec()).unwrap();
+    match site.find(&SitePath::parse(path.as_bytes()).unwrap(), query) {
+        Found::Page { status, page } => format!("{status} {}", text(page.blob.data())),
+        Found::Redirect { status, location } => format!("{status} {location}"),
+        Found::Missing(Some(page)) => format!("404 {}", text(page.blob.data())),
+        Found::Missing(None) => "404".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn paths_stand_for_files_directories_and_rules() {
+    let site = site(&[
+        ("index.html", "root"),
+        ("404.html", "none"),
+        ("about.html", "about"),
+        ("docs/index.html", "docs"),
+        ("docs/404.html", "no docs"),
+        ("docs/deep/a.txt", "a"),
+        ("both.html", "file"),
+        ("both/index.html", "folder"),
+        ("space name.txt", "space"),
+        ("latest@", "docs"),
+        ("home@", "index.html"),
+        ("docs/up@", "../about.html"),
+        ("evil@", "../../etc/passwd"),
+        (".gitignore", "x"),
+        (".github/workflows/a.yml", "x"),
+        (".well-known/security.txt", "mail"),
+        ("_redirects", "/old /about 301\n/docs/deep/a.txt /forced 302!\n/about /shadowed 301\n/app/* /index.html 200\n/gone /404.html 410\n/void /nowhere 200\n"),
+        ("_headers", "/*\n  X: 1\n"),
+    ])
+    .await;
+    for (target, wanted) in [
+        ("/", "200 root"),
+        ("/index.html", "200 root"),
+        ("/about", "200 about"),
+        ("/about.html", "200 about"),
+        ("/about/?x=1", "301 /about?x=1"),
+        ("/docs", "301 /docs/"),
+        ("/docs?a=b&c", "301 /docs/?a=b&c"),
+        ("/docs/", "200 docs"),
+        ("/both", "200 file"),
+        ("/both/", "200 folder"),
+        ("/space%20name.txt", "200 space"),
+        ("/latest/", "200 docs"),
+        ("/latest", "301 /latest/"),
+        ("/home", "200 root"),
+        ("/docs/up", "200 about"),
+        ("/latest/deep/a.txt", "200 a"),
+        ("/evil", "404 none"),
+        ("/.gitignore", "404 none"),
+        ("/.github/workflows/a.yml", "404 none"),
+        ("/.well-known/security.txt", "200 mail"),
+        ("/_redirects", "404 none"),
+        ("/_headers", "404 none"),
+        ("/docs/deep", "404 no docs"),
+        ("/docs/none/at/all", "404 no docs"),
+        ("/none/at/all", "404 none"),
+        ("/old?q", "301 /about?q"),
+        ("/docs/deep/a.txt", "302 /forced"),
+        ("/app/any/where", "200 root"),
+        ("/gone", "410 none"),
+        ("/void", "404 none"),
+        ("/../../index.html", "200 root"),
+    ] {
+        assert_eq!(find(&site, target), wanted, "{target}");
+    }
+    let problems: Vec<_> = site.problems().iter().map(ToString::to_string).collect();
+    assert_eq!(problems, ["evil: the link leads out of the site: not served"]);
+}
+
+#[tokio::test]
+async fn a_default_page_is_where_the_lost_are_sent() {
+    let options =
+        BuildOptions { default: Some(SitePath::parse(b"/start.html").unwrap()), ..options() };
+    let site = made(&[("start.html", "start")], 1, &[], &options).await.unwrap();
+    assert_eq!(find(&site, "/none"), "302 /start.html");
+    let lost = made(&[("a", "a")], 1, &[], &options).await.unwrap();
+    assert_eq!(find(&lost, "/start.html"), "404");
+}
+
+#[tokio::test]
+async fn a_site_that_is_too_large_is_refused() {
+    let options = BuildOptions { max_size: 9, ..options() };
+    let small = made(&[("a", "12345"), ("b", "1234"), ("c", "1234")], 1, &[], &options).await;
+    assert_eq!(small.unwrap().size(), 9, "the same content counts once");
+    let large = made(&[("a", "12345"), ("b", "67890")], 1, &[], &options).await;
+    assert_eq!(large.unwrap_err(), BuildError::TooLarge(9));
+}
+
+#[tokio::test]
+async fn generations_share_blobs_and_never_go_back_in_time() {
+    let generations = Generations::new(2);
+    let first = site(&[("a.txt", "same"), ("b.txt", "one")]).await;
+    generations.publish(first, "start", NOW);
+    let kept = |generations: &Generations| -> Vec<Arc<Site>> {
+        generations.kept().into_iter().map(|kept| kept.site).collect()
+    };
+    let before = kept(&generations);
+    // An older commit, as after a force-push.
+    let second =
+        made(&[("a.txt", "same"), ("b.txt", "two")], 5, &before, &options()).await.unwrap();
+    assert!(second.last_modified().0 > before[0].last_modified().0);
+    let blob = |site: &Site, name: &str| {
+        let page = site.pages().find(|(path, _)| *path == name.as_bytes()).unwrap().1;
+        Arc::clone(&page.blob)
+    };
+    assert!(Arc::ptr_eq(&blob(&second, "a.txt"), &blob(&before[0], "a.txt")));
+    assert!(!Arc::ptr_eq(&blob(&second, "b.txt"), &blob(&before[0], "b.txt")));
+    generations.publish(second, "GitHub", NOW);
+
+    let back = generations.roll_back(1, "operator", NOW + 60).unwrap();
+    assert_eq!(back.number, 3);
+    assert_eq!(find(&back.site, "/b.txt"), "200 one");
+    assert!(back.site.last_modified().0 > kept(&generations)[0].last_modified().0);
+    assert_eq!(generations.kept().iter().map(|kept| kept.number).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(generations.roll_back(1, "operator", NOW).unwrap_err(), RollbackError::Unknown(1));
+
+    generations.pin();
+    for name in ["x", "y", "z"] {
+        let held = made(&[("b.txt", name)], 9, &kept(&generations), &options()).await.unwrap();
+        generations.publish(held, "poll", NOW);
+        assert_eq!(generations.current().unwrap().number, 3, "a pinned site stays");
+    }
+    generations.unpin("operator", NOW);
+    assert_eq!(find(&generations.current().unwrap().site, "/b.txt"), "200 z");
+    let outcomes: Vec<_> = generations.log().iter().map(|deploy| deploy.outcome).collect();
+    use Outcome::{Held, Live, RolledBack};
+    assert_eq!(outcomes, [Live, Held, Held, Held, RolledBack, Live, Live]);
+}
