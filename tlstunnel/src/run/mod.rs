@@ -93,7 +93,7 @@ pub enum RunError {
 /// When it cannot start. Once it runs, only the failure of a worker ends it.
 pub fn run(
     options: &Options,
-    stops: Stops,
+    mut stops: Stops,
     syslog: Option<SyslogSender>,
     ready: impl FnOnce(&Addresses),
 ) -> Result<(), RunError> {
@@ -144,6 +144,7 @@ pub fn run(
     let addresses = listeners.addresses()?;
     let workers = start_workers(options, &gateway, &listeners)?;
     let served: Result<(), RunError> = runtime.block_on(async {
+        stops.listen();
         let (frontends, services) = listeners.split();
         for listener in services.control {
             tokio::spawn(Arc::clone(&control).serve(tokio::net::TcpListener::from_std(listener)?));

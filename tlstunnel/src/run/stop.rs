@@ -10,7 +10,7 @@ pub struct Stops(Source);
 #[derive(Debug)]
 enum Source {
     Signals,
-    /// Signals are listened to from the first wait on: it needs a runtime.
+    /// Signals are listened to from [`Stops::listen`] on: it needs a runtime.
     Listening(Option<Signal>, Option<Signal>),
     Handle(mpsc::UnboundedReceiver<()>),
 }
@@ -39,12 +39,18 @@ impl Stops {
         Self(Source::Signals)
     }
 
-    /// The next stop. A program that lets go of its handle does not stop the gateway.
-    pub(super) async fn next(&mut self) {
+    /// Listens from now on. Whoever is told that the gateway is ready may stop it in the next moment; a signal that nobody
+    /// listens to would end the process without draining.
+    pub(super) fn listen(&mut self) {
         if matches!(self.0, Source::Signals) {
             self.0 =
                 Source::Listening(listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
         }
+    }
+
+    /// The next stop. A program that lets go of its handle does not stop the gateway.
+    pub(super) async fn next(&mut self) {
+        self.listen();
         let told = match &mut self.0 {
             Source::Signals => None,
             Source::Handle(receiver) => receiver.recv().await,
