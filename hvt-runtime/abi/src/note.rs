@@ -115,7 +115,7 @@ pub const GUEST_VERSION: u32 = 1;
 
 /// Our note: what the guest accepts beyond Solo5's ABI. An image without it is a stock image and starts at ring 0.
 ///
-/// Belongs into [`GUEST_SECTION`], aligned to 4. A tender reads the fields that `header_desc_len` covers and takes zero
+/// Belongs into [`GUEST_SECTION`], aligned to 4. A tender reads the fields that [`GuestNote::desc_len`] covers and takes zero
 /// for the others, so the descriptor may grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

@@ -2,7 +2,7 @@
 //!
 //! [`RingQueue`] is the queue by itself, without thread or machine, so that tests and the fuzzer can play the guest. The
 //! guest may write anything anywhere in the ring at any time: our own indices are kept outside of it and only published
-//! there, each entry is copied once before it is looked at, and what makes no sense is [`Misuse`]. [`serve`] is the
+//! there, each entry is copied once before it is looked at, and what makes no sense is [`Misuse`]. [`start`] is the
 //! thread around it.
 
 use std::mem::offset_of;

@@ -31,7 +31,7 @@ pub fn write(fd: BorrowedFd<'_>, slice: &VolatileSlice<'_>) -> io::Result<usize>
     }
 }
 
-/// As [`write`], but a signal that interrupts it is an error, so that who waits long can look at what it says.
+/// As [`write()`], but a signal that interrupts it is an error, so that who waits long can look at what it says.
 ///
 /// # Errors
 /// What the host says.

@@ -1,7 +1,7 @@
 //! A guest in a virtual machine.
 //!
-//! [`Machine::new`] makes a machine of one processor over the guest's memory, in the state of [`processor`], for ring 3
-//! under the pages of [`supervisor`]; [`Machine::run`] in [`run`] lets it run until it ends.
+//! [`Machine::new`] makes a machine of one processor over the guest's memory, in the state of `processor`, for ring 3
+//! under the pages of `supervisor`; [`Machine::run`] lets it run until it ends.
 
 mod debug;
 mod paging;
@@ -43,7 +43,7 @@ pub enum KvmError {
     /// No memory for the guest or for what it runs under.
     #[error("guest memory: {0}")]
     Memory(String),
-    /// See [`TablesFull`].
+    /// No room for page tables.
     #[error(transparent)]
     Tables(#[from] TablesFull),
     /// Clocks would run wrong.

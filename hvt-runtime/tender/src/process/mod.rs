@@ -1,7 +1,7 @@
 //! A guest without a virtual machine: `--backend=process`.
 //!
 //! The image is mapped at its own addresses in the tender's process, each page with the rights of its area, and called.
-//! Hypercalls are calls of [`gate::call`], whose address the guest gets in its boot information.
+//! Hypercalls are calls of `gate::call`, whose address the guest gets in its boot information.
 //!
 //! # What isolation this gives
 //!
