@@ -38,7 +38,8 @@ fn the_tenders_own_memory_is_small() {
         );
         assert!(own < OWN_KIB, "{mib} MiB: {own} KiB");
         assert!(cfg!(debug_assertions) || resident < RESIDENT_KIB, "{mib} MiB: {resident} KiB");
-        assert!(guests < 1024, "{mib} MiB: a guest that touches nothing has {guests} KiB");
+        // A few pages; each may be one of 2 MiB where the host gives such unasked.
+        assert!(guests < 16 * 1024, "{mib} MiB: a guest that touches nothing has {guests} KiB");
         // SAFETY: signals a child that has not been waited for.
         assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
         assert_eq!(child.wait().unwrap().code(), Some(0));
