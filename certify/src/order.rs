@@ -98,13 +98,16 @@ impl<H: Host> Work<'_, H> {
         account: &Account,
         record: &mut NameRecord,
     ) -> Result<Option<(Order, Zeroizing<String>)>, Failure> {
-        let Some(begun) = record.order.clone() else { return Ok(None) };
-        let key_pem = Zeroizing::new(begun.key_pem);
-        if begun.directory != self.settings.directory {
+        let Some(OrderRecord { directory, url, key_pem }) = record.order.clone() else {
+            return Ok(None);
+        };
+        let key_pem = Zeroizing::new(key_pem);
+        if directory != self.settings.directory {
             self.drop_order(record).await?;
             return Ok(None);
         }
-        match account.order(begun.url).await {
+        let Some(url) = url else { return Ok(None) };
+        match account.order(url).await {
             Ok(order) => {
                 tracing::info!(name = self.name, order = order.url(), "going on with the order");
                 Ok(Some((order, key_pem)))
@@ -129,9 +132,21 @@ impl<H: Host> Work<'_, H> {
         account: &Account,
         record: &mut NameRecord,
     ) -> Result<(Order, Zeroizing<String>), Failure> {
-        let key = KeyPair::generate()
-            .map_err(|error| Failure::local(format!("no key can be made: {error}")))?;
-        let key_pem = Zeroizing::new(key.serialize_pem());
+        let key_pem = match &record.order {
+            Some(begun) => Zeroizing::new(begun.key_pem.clone()),
+            None => {
+                let key = KeyPair::generate()
+                    .map_err(|error| Failure::local(format!("no key can be made: {error}")))?;
+                Zeroizing::new(key.serialize_pem())
+            }
+        };
+        let begun = |url| OrderRecord {
+            directory: self.settings.directory.clone(),
+            url,
+            key_pem: key_pem.to_string(),
+        };
+        record.order = Some(begun(None));
+        self.save(record).await?;
         let identifiers = [Identifier::Dns(self.name.to_owned())];
         let plain = || {
             let order = NewOrder::new(&identifiers);
@@ -153,11 +168,7 @@ impl<H: Host> Work<'_, H> {
             None => account.new_order(&plain()).await,
         };
         let order = placed.map_err(|error| self.failed(&error))?;
-        record.order = Some(OrderRecord {
-            directory: self.settings.directory.clone(),
-            url: order.url().to_owned(),
-            key_pem: key_pem.to_string(),
-        });
+        record.order = Some(begun(Some(order.url().to_owned())));
         self.save(record).await?;
         self.reports.edit(|report| report.orders += 1);
         tracing::info!(name = self.name, order = order.url(), "order placed");

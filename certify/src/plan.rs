@@ -298,8 +298,7 @@ mod tests {
 
     #[test]
     fn an_order_that_was_begun_is_due_even_with_a_certificate() {
-        let order =
-            OrderRecord { directory: CA.into(), url: String::new(), key_pem: String::new() };
+        let order = OrderRecord { directory: CA.into(), url: None, key_pem: String::new() };
         let record = NameRecord { order: Some(order), ..NameRecord::default() };
         let mut plan = Plan::new(CA.to_owned(), BTreeMap::from([("a".to_owned(), record)]));
         plan.update(vec![wanted("a", Some(certificate(1, 0)))]);

@@ -48,11 +48,13 @@ pub(crate) struct NameRecord {
     pub(crate) order: Option<OrderRecord>,
 }
 
-/// An order that was begun, and the key of the certificate it is for.
+/// An order that was begun, and the key of the certificate it is for. It is stored first without its address: a store that
+/// takes nothing any more is noticed before the authority is asked.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct OrderRecord {
     pub(crate) directory: String,
-    pub(crate) url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
     pub(crate) key_pem: String,
 }
 
