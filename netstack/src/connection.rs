@@ -44,6 +44,13 @@ pub(crate) struct Connection {
     pub(crate) previous: State,
     pub(crate) dirty: bool,
     pub(crate) armed: Option<Duration>,
+    /// How long the peer may be silent while something is unacknowledged.
+    pub(crate) user_timeout: Duration,
+    /// Probe an idle peer at this interval.
+    keepalive: Option<Duration>,
+    keepalive_since: Option<Duration>,
+    last_heard: Duration,
+    waiting_since: Option<Duration>,
     /// A limit of the stack's own: for connecting, or for an orphan's end.
     pub(crate) deadline: Option<Duration>,
     pub(crate) read_shut: bool,
@@ -71,7 +78,6 @@ impl Connection {
         socket.set_congestion_control(CongestionControl::Cubic);
         // Acknowledgements ride on what the application sends in the same turn.
         socket.set_ack_delay(None);
-        socket.set_timeout(Some(smoltcp_duration(user_timeout)));
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
         Self {
@@ -91,6 +97,11 @@ impl Connection {
             previous: State::Closed,
             dirty: false,
             armed: None,
+            user_timeout,
+            keepalive: None,
+            keepalive_since: None,
+            last_heard: Duration::ZERO,
+            waiting_since: None,
             deadline: None,
             read_shut: false,
             write_shut: false,
@@ -148,6 +159,7 @@ impl Connection {
 
     /// Notes a segment that the guard let pass.
     pub(crate) fn received(&mut self, segment: &TcpRepr<'_>, now: Duration) {
+        self.heard(now);
         match segment.control {
             TcpControl::Rst => {
                 let refused = self.socket().state() == State::SynSent;
@@ -164,6 +176,36 @@ impl Connection {
             let all = acknowledgement == self.guard.send_next;
             self.tail.acknowledged(acknowledgement, all, now);
         }
+    }
+
+    /// Probes an idle peer from now on, or no longer.
+    pub(crate) fn set_keepalive(&mut self, interval: Option<Duration>) {
+        self.keepalive = interval;
+        self.keepalive_since = None;
+        self.socket_mut().set_keep_alive(interval.map(smoltcp_duration));
+    }
+
+    /// Notes that the peer lives.
+    pub(crate) fn heard(&mut self, now: Duration) {
+        self.last_heard = now;
+    }
+
+    /// When the connection ends if the peer stays silent. smoltcp's own timeout ends idle
+    /// connections too, so it is not used.
+    pub(crate) fn silence_ends(&mut self, now: Duration) -> Option<Duration> {
+        let state = self.socket().state();
+        if matches!(state, State::Closed | State::SynSent | State::TimeWait) {
+            return None;
+        }
+        let unsent = self.socket().send_queue() > 0;
+        if unsent || self.guard.unacknowledged != self.guard.send_next {
+            let since = *self.waiting_since.get_or_insert(now);
+            return Some(since.max(self.last_heard) + self.user_timeout);
+        }
+        self.waiting_since = None;
+        let interval = self.keepalive?;
+        let since = *self.keepalive_since.get_or_insert(now);
+        Some(since.max(self.last_heard) + interval + self.user_timeout)
     }
 
     /// What the socket is ready for, level-triggered.
@@ -228,6 +270,6 @@ impl Connection {
 }
 
 /// The same length of time in smoltcp's measure.
-pub(crate) fn smoltcp_duration(duration: Duration) -> smoltcp::time::Duration {
+fn smoltcp_duration(duration: Duration) -> smoltcp::time::Duration {
     smoltcp::time::Duration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
 }

@@ -76,7 +76,13 @@ impl Guard {
 
     /// Judges a received segment.
     pub(crate) fn judge(&mut self, segment: &TcpRepr<'_>) -> Verdict {
-        let Some(receive_next) = self.receive_next else { return Verdict::Pass };
+        let Some(receive_next) = self.receive_next else {
+            // The answer to a SYN is judged by smoltcp, which knows exactly one good one.
+            if segment.ack_number.map(number) == Some(self.send_next) {
+                self.unacknowledged = self.send_next;
+            }
+            return Verdict::Pass;
+        };
         let sequence = number(segment.seq_number);
         let ahead = distance(sequence, receive_next);
         let inside = ahead >= 0 && ahead.unsigned_abs() < self.window.max(1);

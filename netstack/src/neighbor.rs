@@ -17,7 +17,7 @@ const REFRESH: Duration = Duration::from_secs(45);
 /// The pause between two requests for the same neighbour (RFC 1122 §2.3.2.1).
 const REQUEST_PAUSE: Duration = Duration::from_secs(1);
 /// Most packets that wait for one neighbour.
-const WAITING_MAX: usize = 4;
+const WAITING_MAX: usize = 16;
 
 #[derive(Debug)]
 struct Entry {

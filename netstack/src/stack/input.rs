@@ -304,10 +304,15 @@ impl<D: Device> Stack<D> {
                 && segment.payload.is_empty()
                 && segment.control == TcpControl::None
                 && distance(connection.guard.send_next, before) > 0;
+            connection.received(&segment, now);
+            // With nothing but a FIN outstanding, smoltcp loses its retransmission timer over three
+            // duplicates; and they tell nothing new.
+            if duplicate && connection.socket().send_queue() == 0 {
+                return Ok(());
+            }
             // The answer to a tail-loss probe that acknowledges nothing proves a loss before the
             // tail. smoltcp believes it only when it hears it three times.
             let repeat = duplicate && connection.tail.take_answer();
-            connection.received(&segment, now);
             (segment.ack_number.is_some(), repeat)
         };
         if acknowledges && let Some(shift) = connection.shift {
@@ -380,6 +385,7 @@ impl<D: Device> Stack<D> {
             return Err(DropReason::Malformed);
         }
         connection.guard.peer_opened(syn.window_scale);
+        connection.heard(now);
         connection.tail.acknowledged(sequence.wrapping_add(1), true, now);
         connection.backlog_of = Some(listener);
         self.keep_connection(connection);

@@ -64,7 +64,8 @@ impl<D: Device> Stack<D> {
     /// Sends the tail-loss probe if it is due, and ends what took too long.
     fn probe(&mut self, index: u32, now: Duration) {
         let Some(connection) = self.table.connection_mut(index) else { return };
-        if connection.deadline.is_some_and(|deadline| deadline <= now) {
+        let silence = connection.silence_ends(now);
+        if [connection.deadline, silence].into_iter().flatten().any(|deadline| deadline <= now) {
             connection.deadline = None;
             connection.blame = Some(SocketError::TimedOut);
             connection.socket_mut().abort();
@@ -117,7 +118,8 @@ impl<D: Device> Stack<D> {
         let again = if connection.take_arrival() { Readiness::READABLE } else { Readiness::NONE };
         let level = connection.readiness();
         connection.edges.update(id, level, again, &mut self.events);
-        let mut deadline = [connection.deadline, connection.tail.due()].into_iter().flatten().min();
+        let own = [connection.deadline, connection.tail.due(), connection.silence_ends(now)];
+        let mut deadline = own.into_iter().flatten().min();
         if let Some(port) = self.ports.get_mut(connection.port)
             && let Some(at) = port.flows.poll_at(instant(now), &connection.set)
         {

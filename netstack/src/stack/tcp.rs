@@ -9,7 +9,7 @@ use smoltcp::socket::tcp::State;
 use super::table::{Entry, Listener};
 use super::{Stack, input::smoltcp_endpoint, unspecified};
 use crate::config::is_host;
-use crate::connection::{Connection, smoltcp_duration};
+use crate::connection::Connection;
 use crate::device::Device;
 use crate::error::SocketError;
 use crate::flow::FlowKey;
@@ -354,8 +354,7 @@ impl<D: Device> Stack<D> {
         id: SocketId,
         interval: Option<Duration>,
     ) -> Result<(), SocketError> {
-        let socket = self.open_connection(id)?.socket_mut();
-        socket.set_keep_alive(interval.map(smoltcp_duration));
+        self.open_connection(id)?.set_keepalive(interval);
         self.touch(id);
         Ok(())
     }
@@ -365,7 +364,8 @@ impl<D: Device> Stack<D> {
     /// # Errors
     /// If the socket is no open connection.
     pub fn set_user_timeout(&mut self, id: SocketId, timeout: Duration) -> Result<(), SocketError> {
-        self.open_connection(id)?.socket_mut().set_timeout(Some(smoltcp_duration(timeout)));
+        self.open_connection(id)?.user_timeout = timeout;
+        self.touch(id);
         Ok(())
     }
 

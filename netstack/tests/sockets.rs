@@ -1,0 +1,271 @@
+//! Sockets as a BSD socket layer needs them, between two stacks on a perfect cable.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
+mod support;
+
+use std::time::Duration;
+
+use netstack::{Close, DropReason, Limits, Readiness, Shutdown, SocketError};
+use support::*;
+
+fn events(stack: &mut netstack::Stack<Plug>) -> Vec<(netstack::SocketId, Readiness)> {
+    std::iter::from_fn(|| stack.next_event()).collect()
+}
+
+#[test]
+fn data_flows_both_ways_over_both_families() {
+    for address in [B4, B6] {
+        let mut world = World::calm();
+        let (_, client, server) = world.connected(at(address, 80));
+        assert_eq!(world.a.peer_addr(client), Ok(at(address, 80)));
+        assert_eq!(world.b.peer_addr(server), world.a.local_addr(client));
+        assert_eq!(world.a.send(client, b"question"), Ok(8));
+        world.settle();
+        let mut buffer = [0; 100];
+        assert_eq!(world.b.peek(server, &mut buffer), Ok(8));
+        assert_eq!(world.b.recv(server, &mut buffer), Ok(8));
+        assert_eq!(&buffer[..8], b"question");
+        assert_eq!(world.b.recv(server, &mut buffer), Err(SocketError::WouldBlock));
+        assert_eq!(world.b.send(server, b"answer"), Ok(6));
+        world.settle();
+        assert_eq!(world.a.recv(client, &mut buffer), Ok(6));
+        assert_eq!(&buffer[..6], b"answer");
+    }
+}
+
+#[test]
+fn every_arrival_is_an_edge_and_levels_say_the_same() {
+    let mut world = World::calm();
+    let listener = world.b.listen(at(B4, 80), false, 16).unwrap();
+    assert_eq!(world.b.readiness(listener), Ok(Readiness::NONE));
+    let client = world.a.connect(None, at(B4, 80), world.now).unwrap();
+    assert_eq!(world.a.readiness(client), Ok(Readiness::NONE));
+    assert_eq!(world.a.send(client, b"early"), Err(SocketError::WouldBlock));
+    world.settle();
+    assert_eq!(events(&mut world.a), [(client, Readiness::WRITABLE)]);
+    assert_eq!(events(&mut world.b), [(listener, Readiness::READABLE)]);
+    let (server, _) = world.b.accept(listener).unwrap();
+    assert_eq!(world.b.accept(listener), Err(SocketError::WouldBlock));
+    assert_eq!(events(&mut world.b), [(server, Readiness::WRITABLE)]);
+    for _ in 0..3 {
+        world.a.send(client, b"x").unwrap();
+        world.settle();
+        assert_eq!(
+            events(&mut world.b),
+            [(server, Readiness::READABLE)],
+            "though unread data waits"
+        );
+    }
+    assert_eq!(world.b.readiness(server), Ok(Readiness::READABLE | Readiness::WRITABLE));
+    world.b.recv(server, &mut [0; 9]).unwrap();
+    assert_eq!(world.b.readiness(server), Ok(Readiness::WRITABLE));
+    world.a.shutdown(client, Shutdown::Write).unwrap();
+    world.settle();
+    assert_eq!(events(&mut world.b), [(server, Readiness::READABLE | Readiness::READ_CLOSED)]);
+    assert_eq!(world.b.recv(server, &mut [0; 9]), Ok(0));
+}
+
+#[test]
+fn a_full_buffer_is_writable_again_when_a_good_part_is_free() {
+    let mut world = World::calm();
+    let (_, client, server) = world.connected(at(B4, 80));
+    events(&mut world.a);
+    let big = vec![7; 1 << 20];
+    let mut sent = 0;
+    while let Ok(n) = world.a.send(client, &big) {
+        sent += n;
+        world.settle();
+    }
+    assert!(!world.a.readiness(client).unwrap().contains(Readiness::WRITABLE));
+    assert!(sent >= 128 << 10, "both buffers are full: {sent}");
+    events(&mut world.a);
+    let mut buffer = vec![0; 4 << 10];
+    let mut read = 0;
+    while events(&mut world.a).is_empty() {
+        read += world.b.recv(server, &mut buffer).unwrap();
+        world.settle();
+        assert!(read <= sent);
+    }
+    assert!(world.a.send(client, &big).unwrap() >= (64 << 10) / 3);
+}
+
+#[test]
+fn half_close_and_the_end_of_both_sides() {
+    let mut world = World::calm();
+    let (_, client, server) = world.connected(at(B4, 80));
+    world.a.send(client, b"all").unwrap();
+    world.a.shutdown(client, Shutdown::Write).unwrap();
+    assert_eq!(world.a.send(client, b"more"), Err(SocketError::BrokenPipe));
+    world.settle();
+    let mut buffer = [0; 10];
+    assert_eq!(world.b.recv(server, &mut buffer), Ok(3));
+    assert_eq!(world.b.recv(server, &mut buffer), Ok(0));
+    world.b.send(server, b"still here").unwrap();
+    world.settle();
+    assert_eq!(world.a.recv(client, &mut buffer), Ok(10));
+    world.b.close(server, Close::Graceful, world.now).unwrap();
+    assert_eq!(world.b.recv(server, &mut buffer), Err(SocketError::BadSocket));
+    world.settle();
+    assert_eq!(world.a.recv(client, &mut buffer), Ok(0));
+    assert!(world.a.readiness(client).unwrap().contains(Readiness::HANG_UP));
+    assert_eq!(world.a.take_error(client), Ok(None));
+    world.a.close(client, Close::Graceful, world.now).unwrap();
+    world.settle();
+    // The client ended first: it waits; the server forgets at once.
+    assert_eq!((world.a.census().time_wait, world.b.census().time_wait), (1, 0));
+    assert_eq!((world.a.census().buffers, world.b.census().buffers), (0, 0));
+    world.run(Limits::default().time_wait);
+    assert_eq!(world.a.census(), Default::default());
+    assert_eq!(world.a.next_deadline(), None);
+}
+
+#[test]
+fn a_refused_port_and_a_silent_host_are_told_apart() {
+    let mut world = World::calm();
+    let refused = world.a.connect(None, at(B4, 81), world.now).unwrap();
+    let silent = world.a.connect(None, at("10.0.0.77", 80), world.now).unwrap();
+    world.settle();
+    assert!(world.a.readiness(refused).unwrap().contains(Readiness::ERROR | Readiness::HANG_UP));
+    assert_eq!(world.a.take_error(refused), Ok(Some(SocketError::ConnectionRefused)));
+    assert_eq!(world.a.take_error(refused), Ok(None));
+    world.run(Limits::default().connect);
+    assert_eq!(world.a.take_error(silent), Ok(Some(SocketError::TimedOut)));
+    let nowhere = world.a.connect(None, at("192.0.2.1", 80), world.now);
+    assert_eq!(nowhere, Err(SocketError::NetworkUnreachable));
+    assert_eq!(world.b.counters().resets_sent, 1);
+}
+
+#[test]
+fn a_reset_reaches_the_peer_as_an_error() {
+    let mut world = World::calm();
+    let (listener, client, server) = world.connected(at(B4, 80));
+    world.b.close(server, Close::Reset, world.now).unwrap();
+    world.settle();
+    assert!(world.a.readiness(client).unwrap().contains(Readiness::ERROR | Readiness::HANG_UP));
+    assert_eq!(world.a.recv(client, &mut [0; 9]), Err(SocketError::ConnectionReset));
+    assert_eq!(world.a.recv(client, &mut [0; 9]), Ok(0));
+    assert_eq!(world.b.census().buffers, 0);
+    // Unread data makes a close a reset.
+    let client = world.a.connect(None, at(B4, 80), world.now).unwrap();
+    world.settle();
+    let (server, _) = world.b.accept(listener).unwrap();
+    world.a.send(client, b"unread").unwrap();
+    world.settle();
+    world.b.close(server, Close::Graceful, world.now).unwrap();
+    world.settle();
+    assert_eq!(world.a.take_error(client), Ok(Some(SocketError::ConnectionReset)));
+}
+
+#[test]
+fn data_for_an_orphan_is_answered_with_a_reset() {
+    let mut world = World::calm();
+    let (_, client, server) = world.connected(at(B4, 80));
+    world.b.close(server, Close::Graceful, world.now).unwrap();
+    world.settle();
+    assert_eq!(world.b.census().orphans, 1);
+    world.a.send(client, b"anyone?").unwrap();
+    world.settle();
+    assert_eq!(world.a.take_error(client), Ok(Some(SocketError::ConnectionReset)));
+    assert_eq!(world.b.census(), Default::default());
+}
+
+#[test]
+fn an_orphan_does_not_wait_for_ever() {
+    let mut world = World::calm();
+    let (_, _client, server) = world.connected(at(B4, 80));
+    world.b.close(server, Close::Graceful, world.now).unwrap();
+    world.run(Limits::default().fin_wait + Duration::from_secs(1));
+    assert_eq!(world.b.census(), Default::default());
+}
+
+#[test]
+fn the_backlog_holds_what_it_says_and_the_rest_waits_without_a_reset() {
+    let mut world = World::calm();
+    let listener = world.b.listen(at(B4, 80), false, 2).unwrap();
+    let clients: Vec<_> =
+        (0..5).map(|_| world.a.connect(None, at(B4, 80), world.now).unwrap()).collect();
+    world.settle();
+    assert!(world.b.counters().dropped(DropReason::BacklogFull) >= 3);
+    assert_eq!(world.b.census().established, 2);
+    for client in &clients {
+        assert_eq!(world.a.take_error(*client), Ok(None));
+    }
+    let mut accepted = 0;
+    for _ in 0..10 {
+        while world.b.accept(listener).is_ok() {
+            accepted += 1;
+        }
+        for client in &clients {
+            let _ = world.a.send(*client, b".");
+        }
+        world.run(Duration::from_secs(3));
+    }
+    assert_eq!(accepted, 5);
+}
+
+#[test]
+fn addresses_in_use_and_stale_handles() {
+    let mut world = World::calm();
+    let wild = world.b.listen(at("0.0.0.0", 80), false, 1).unwrap();
+    assert_eq!(world.b.listen(at("0.0.0.0", 80), false, 1), Err(SocketError::AddressInUse));
+    assert_eq!(world.b.listen(at("::", 80), true, 1), Err(SocketError::AddressInUse));
+    assert_eq!(world.b.listen(at("10.0.0.9", 80), false, 1), Err(SocketError::AddressNotAvailable));
+    world.b.close(wild, Close::Graceful, world.now).unwrap();
+    let both = world.b.listen(at("::", 80), true, 9).unwrap();
+    assert_ne!(wild, both);
+    assert_eq!(world.b.readiness(wild), Err(SocketError::BadSocket));
+    assert_eq!(world.b.close(wild, Close::Graceful, world.now), Err(SocketError::BadSocket));
+    let clients = [at(B4, 80), at(B6, 80)].map(|to| world.a.connect(None, to, world.now).unwrap());
+    world.settle();
+    for _ in clients {
+        world.b.accept(both).unwrap();
+    }
+    let local = world.a.local_addr(clients[0]).unwrap();
+    let again = world.a.connect(Some(local), at(B4, 80), world.now);
+    assert_eq!(again, Err(SocketError::AddressInUse));
+    let free = world.a.listen(at(A4, 0), false, 1).unwrap();
+    assert!(world.a.local_addr(free).unwrap().port() >= 49152);
+}
+
+#[test]
+fn datagrams_keep_their_borders_and_errors_come_back() {
+    for (from, to) in [(A4, B4), (A6, B6)] {
+        let mut world = World::calm();
+        let client = world.a.udp_bind(at(from, 0), false).unwrap();
+        let server = world.b.udp_bind(at("::", 53), true).unwrap();
+        for data in [&b"one"[..], b"", b"three"] {
+            assert_eq!(world.a.send_to(client, Some(at(to, 53)), data, world.now), Ok(data.len()));
+        }
+        world.settle();
+        assert_eq!(events(&mut world.b).len(), 1);
+        for data in [&b"one"[..], b"", b"three"] {
+            let (got, peer, local) = world.b.recv_from(server).unwrap();
+            assert_eq!((&got[..], peer), (data, world.a.local_addr(client).unwrap()));
+            assert_eq!(local, at(to, 53));
+        }
+        assert_eq!(world.b.recv_from(server), Err(SocketError::WouldBlock));
+        let long = world.a.send_to(client, Some(at(to, 53)), &[0; 1500], world.now);
+        assert_eq!(long, Err(SocketError::MessageTooLong));
+        // The queue is bounded.
+        for _ in 0..10_000 {
+            world.a.send_to(client, Some(at(to, 53)), &[], world.now).unwrap();
+        }
+        world.settle();
+        assert!(world.b.counters().dropped(DropReason::NoBuffers) > 5_000);
+    }
+}
+
+#[test]
+fn keep_alive_finds_a_dead_peer_and_an_idle_connection_costs_nothing() {
+    let mut world = World::calm();
+    let (_, client, _server) = world.connected(at(B4, 80));
+    // What was armed for the handshake comes up once and is not renewed.
+    world.run(Limits::default().user_timeout + Duration::from_secs(1));
+    assert_eq!((world.a.next_deadline(), world.b.next_deadline()), (None, None));
+    world.a.set_keepalive(client, Some(Duration::from_secs(10))).unwrap();
+    world.run(Duration::from_secs(300));
+    assert_eq!(world.a.take_error(client), Ok(None), "a living peer answers");
+    world.weather.loss = 1000;
+    world.run(Duration::from_secs(300));
+    assert_eq!(world.a.take_error(client), Ok(Some(SocketError::TimedOut)));
+}
