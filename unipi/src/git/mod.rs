@@ -27,6 +27,7 @@ pub mod pace;
 pub mod pack;
 pub mod pkt_line;
 mod protocol;
+pub mod receive;
 mod remote;
 mod transport;
 mod tree;
