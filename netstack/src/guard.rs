@@ -98,12 +98,15 @@ impl Guard {
         let Some(acknowledgement) = segment.ack_number.map(number) else {
             return Verdict::Refuse { reason: DropReason::BlindData, challenge: false };
         };
-        let behind = distance(self.unacknowledged, acknowledgement);
-        let too_old = behind > 0 && behind.unsigned_abs() > self.largest_peer_window.max(65_535);
-        if distance(acknowledgement, self.send_next) > 0 || too_old {
+        // Acceptable is one stretch: from a window before the oldest unacknowledged octet to the
+        // newest sent one. Compared as one unsigned distance, nothing wraps around into it.
+        let oldest = self.largest_peer_window.max(65_535);
+        let sent = self.send_next.wrapping_sub(self.unacknowledged);
+        let place = acknowledgement.wrapping_sub(self.unacknowledged.wrapping_sub(oldest));
+        if place > oldest + sent {
             return Verdict::Refuse { reason: DropReason::BlindData, challenge: true };
         }
-        if behind < 0 {
+        if place > oldest {
             self.unacknowledged = acknowledgement;
         }
         let window = (u32::from(segment.window_len) << self.peer_shift).min(WINDOW_MAX);

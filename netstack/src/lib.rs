@@ -40,6 +40,7 @@ mod counters;
 mod device;
 mod error;
 mod flow;
+pub mod fuzz;
 mod guard;
 mod half_open;
 mod icmp;

@@ -1,0 +1,213 @@
+//! The kernel's TCP as the peer, across a TAP interface in a network namespace of the test's own
+//! (needs root, `unshare` and `ip`).
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use netstack::{Capabilities, Close, Device, InterfaceConfig, Limits, Stack};
+use sha2::{Digest, Sha256};
+use smoltcp::phy::{Device as _, Medium, RxToken, TunTapInterface, TxToken};
+use support::{Dice, at, ip};
+
+/// A TAP interface as the stack's device.
+struct Tap(TunTapInterface);
+
+impl Device for Tap {
+    type Frame = Vec<u8>;
+    fn receive(&mut self) -> Option<Vec<u8>> {
+        let (token, _) = self.0.receive(smoltcp::time::Instant::ZERO)?;
+        Some(token.consume(<[u8]>::to_vec))
+    }
+    fn can_transmit(&self) -> bool {
+        true
+    }
+    fn transmit<F: FnOnce(&mut [u8])>(&mut self, length: usize, fill: F) {
+        if let Some(token) = self.0.transmit(smoltcp::time::Instant::ZERO) {
+            token.consume(length, fill);
+        }
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            hardware_address: [2, 0, 0, 0, 0, 0x42],
+            mtu: 1500,
+            trusted_checksums: false,
+        }
+    }
+}
+
+/// The octets that both sides of a test know.
+fn octets(seed: u64, count: usize) -> Vec<u8> {
+    let mut dice = Dice(seed);
+    (0..count).map(|_| dice.roll() as u8).collect()
+}
+
+/// Serves until `done`: port 7 echoes, port 9 swallows and answers with the digest; a datagram to
+/// port 7 comes back. Meanwhile it connects to the kernel's port 5000 and reads it to its end.
+fn serve(done: &AtomicBool) -> Vec<u8> {
+    let tap = Tap(TunTapInterface::new("tap0", Medium::Ethernet).unwrap());
+    let mut stack = Stack::new(Limits::default(), [5; 16]);
+    let config = InterfaceConfig {
+        addresses: vec![(ip("10.9.0.2"), 24), (ip("fd09::2"), 64)],
+        routes: vec![],
+    };
+    stack.add_interface(tap, config).unwrap();
+    let start = Instant::now();
+    let echo = stack.listen(at("::", 7), true, 16).unwrap();
+    let sink = stack.listen(at("::", 9), true, 16).unwrap();
+    let udp = stack.udp_bind(at("::", 7), true).unwrap();
+    let outgoing = stack.connect(None, at("10.9.0.1", 5000), start.elapsed()).unwrap();
+    let mut fetched = Vec::new();
+    let (mut echoes, mut sinks) = (Vec::new(), Vec::new());
+    let mut buffer = vec![0; 1 << 16];
+    while !done.load(Ordering::Relaxed) {
+        stack.receive(start.elapsed());
+        while stack.next_event().is_some() {}
+        while let Ok((id, _)) = stack.accept(echo) {
+            echoes.push((id, Vec::new(), false));
+        }
+        while let Ok((id, _)) = stack.accept(sink) {
+            sinks.push((id, Sha256::new()));
+        }
+        while let Ok((data, from, _)) = stack.recv_from(udp) {
+            stack.send_to(udp, Some(from), &data, start.elapsed()).unwrap();
+        }
+        while let Ok(count @ 1..) = stack.recv(outgoing, &mut buffer) {
+            fetched.extend_from_slice(&buffer[..count]);
+        }
+        echoes.retain_mut(|(id, waiting, ended)| {
+            while !*ended && waiting.len() < 1 << 17 {
+                match stack.recv(*id, &mut buffer) {
+                    Ok(0) => *ended = true,
+                    Ok(count) => waiting.extend_from_slice(&buffer[..count]),
+                    Err(_) => break,
+                }
+            }
+            if let Ok(count) = stack.send(*id, waiting) {
+                waiting.drain(..count);
+            }
+            let over = *ended && waiting.is_empty();
+            if over {
+                stack.close(*id, Close::Graceful, start.elapsed()).unwrap();
+            }
+            !over
+        });
+        sinks.retain_mut(|(id, digest)| {
+            loop {
+                match stack.recv(*id, &mut buffer) {
+                    Ok(0) => {
+                        let digest = std::mem::take(digest).finalize();
+                        assert_eq!(stack.send(*id, &digest), Ok(digest.len()));
+                        stack.close(*id, Close::Graceful, start.elapsed()).unwrap();
+                        break false;
+                    }
+                    Ok(count) => digest.update(&buffer[..count]),
+                    Err(_) => break true,
+                }
+            }
+        });
+        stack.transmit(start.elapsed());
+        if stack.next_deadline().is_none_or(|at| at > start.elapsed()) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+    fetched
+}
+
+/// The kernel's side, run in the namespace.
+fn inside() {
+    let fetch = octets(3, 300_000);
+    let server = TcpListener::bind("10.9.0.1:5000").unwrap();
+    let served = fetch.clone();
+    let kernel = std::thread::spawn(move || server.accept().unwrap().0.write_all(&served));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stack = scope.spawn(|| serve(&done));
+        let limit = Duration::from_secs(60);
+        for address in ["10.9.0.2", "fd09::2"] {
+            let ping = Command::new("ping").args(["-c1", "-W5", address]).output();
+            if let Ok(ping) = ping {
+                assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
+            }
+            // A large upload, and its digest after the half-close.
+            let data = octets(1, 3 << 20);
+            let mut upload = TcpStream::connect(at(address, 9)).unwrap();
+            upload.set_read_timeout(Some(limit)).unwrap();
+            upload.write_all(&data).unwrap();
+            upload.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut digest = Vec::new();
+            upload.read_to_end(&mut digest).unwrap();
+            assert_eq!(digest, Sha256::digest(&data).to_vec());
+            // Echo in both directions at once.
+            let data = octets(2, 2 << 20);
+            let mut echo = TcpStream::connect(at(address, 7)).unwrap();
+            echo.set_read_timeout(Some(limit)).unwrap();
+            let mut writer = echo.try_clone().unwrap();
+            let copy = data.clone();
+            let writing = scope.spawn(move || {
+                writer.write_all(&copy).unwrap();
+                writer.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let mut back = Vec::new();
+            echo.read_to_end(&mut back).unwrap();
+            writing.join().unwrap();
+            assert_eq!(Sha256::digest(&back), Sha256::digest(&data));
+            // Many short connections, and a port where nobody listens.
+            for number in 0..100u32 {
+                let mut short = TcpStream::connect(at(address, 7)).unwrap();
+                short.set_read_timeout(Some(limit)).unwrap();
+                short.write_all(&number.to_be_bytes()).unwrap();
+                let mut back = [0; 4];
+                short.read_exact(&mut back).unwrap();
+                assert_eq!(back, number.to_be_bytes());
+            }
+            let refused = TcpStream::connect(at(address, 8)).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        }
+        let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.set_read_timeout(Some(limit)).unwrap();
+        socket.send_to(b"datagram", "10.9.0.2:7").unwrap();
+        let mut buffer = [0; 99];
+        let (count, from) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..count], from), (&b"datagram"[..], at("10.9.0.2", 7)));
+        kernel.join().unwrap().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(Sha256::digest(stack.join().unwrap()), Sha256::digest(&fetch));
+    });
+}
+
+#[test]
+fn the_kernel_and_the_stack_understand_each_other() {
+    if std::env::var_os("NETSTACK_INSIDE").is_some() {
+        return inside();
+    }
+    let setup = "ip link set lo up; ip tuntap add tap0 mode tap; \
+        ip addr add 10.9.0.1/24 dev tap0; ip -6 addr add fd09::1/64 dev tap0 nodad; \
+        ip link set tap0 up";
+    let able = Command::new("unshare").args(["--net", "/bin/sh", "-ec", setup]).output();
+    if !able.is_ok_and(|output| output.status.success()) {
+        let required = std::env::var_os("REQUIRE_PEERS").is_some_and(|v| v == "1");
+        assert!(!required, "no TAP interfaces: root and the commands ip and unshare are needed");
+        eprintln!("no TAP interfaces can be made: this test did not run");
+        return;
+    }
+    let own = std::env::current_exe().unwrap();
+    let script = format!(
+        "{setup}; exec \"$0\" --exact the_kernel_and_the_stack_understand_each_other --nocapture"
+    );
+    let output = Command::new("unshare")
+        .args(["--net", "/bin/sh", "-ec", &script])
+        .arg(own)
+        .env("NETSTACK_INSIDE", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+}
