@@ -2,13 +2,16 @@
 //! challenges, gone on with after outages, refusals and SIGKILL, and never at the cost of service.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use acceptance::backend::Backend;
 use acceptance::gateway::DOMAIN;
 use acceptance::pebble::{Door, Exchange, Pebble};
-use acceptance::peer::eventually;
+use acceptance::peer::{eventually, run};
 use acceptance::{Gateway, client};
 
 /// Percent of nonces that are refused; the client must repeat those requests.
@@ -49,15 +52,15 @@ impl World {
     }
 
     fn wait_for(&self, name: &str) {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(90);
+        let end = Instant::now() + Duration::from_secs(90);
         while !self.served(name) {
             assert!(
-                std::time::Instant::now() < end,
+                Instant::now() < end,
                 "{name} has no certificate: {}\n{}",
                 self.gateway.log(),
                 self.pebble.log()
             );
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -101,12 +104,36 @@ impl World {
         status["problems"].to_string()
     }
 
-    /// The certificates that are in use for a name, by their SHA-256.
-    fn certificate(&self, name: &str) -> String {
+    /// The certificate that is in use for a name, as `show` says.
+    fn shown(&self, name: &str) -> serde_json::Value {
         let shown: serde_json::Value =
             serde_json::from_str(&self.gateway.ctl(&["--json", "show", name])).expect("JSON");
-        assert_eq!(shown["certificate"]["source"], "acme", "{shown}");
-        shown["certificate"]["sha256"].as_str().expect("text").to_owned()
+        shown["certificate"].clone()
+    }
+
+    /// The SHA-256 of the certificate from the authority that is in use for a name.
+    fn certificate(&self, name: &str) -> String {
+        let shown = self.shown(name);
+        assert_eq!(shown["source"], "acme", "{shown}");
+        shown["sha256"].as_str().expect("text").to_owned()
+    }
+
+    /// Makes a certificate for `name` and gives it to the gateway over the control port. Returns its file.
+    fn give_certificate(&self, name: &str) -> PathBuf {
+        let folder = self.gateway.folder();
+        let (chain, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+        let host = format!("{name}.{DOMAIN}");
+        let mut command = Command::new("openssl");
+        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+        command.args(["-nodes", "-days", "90", "-subj", &format!("/CN={host}")]);
+        command.args(["-addext", &format!("subjectAltName=DNS:{host}")]);
+        command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        command.arg("-keyout").arg(&key).arg("-out").arg(&chain);
+        let made = run(&mut command, b"", Duration::from_secs(30));
+        assert!(made.status.success(), "openssl: {made:?}");
+        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        self.gateway.ctl(&["cert", "set", "--cert", &text(&chain), "--key", &text(&key)]);
+        chain
     }
 }
 
@@ -136,11 +163,18 @@ fn registered_names_get_certificates_of_their_own() {
         let exchanges = world.pebble.take_exchanges();
         assert_eq!(made(&exchanges, NEW_ACCOUNT), 1, "{exchanges:?}");
         assert_eq!(made(&exchanges, NEW_ORDER), 2, "no order for the passthrough: {exchanges:?}");
-        // A certificate of its own: h2 is offered, and browsers cannot coalesce.
+        // The backend goes on being spoken to as before, and h2 is a word away: browsers cannot coalesce.
         let config = client::config(&world.pebble.root_file(), &["h2", "http/1.1"]);
         let host = format!("blog.{DOMAIN}");
-        let tls = client::connect(world.gateway.https, &host, &config).expect("TLS");
-        assert_eq!(tls.conn.alpn_protocol(), Some(&b"h2"[..]));
+        let agreed = || {
+            let tls = client::connect(world.gateway.https, &host, &config).expect("TLS");
+            tls.conn.alpn_protocol().map(<[u8]>::to_vec)
+        };
+        assert_eq!(agreed(), Some(b"http/1.1".to_vec()));
+        let backend = world.backend.to_arg();
+        world.gateway.ctl(&["add", "blog", &backend, "--replace", "--alpn", "h2,http/1.1"]);
+        assert_eq!(agreed(), Some(b"h2".to_vec()));
+        assert!(!world.gateway.ctl(&["check"]).contains("share"), "its certificate is its own");
         assert!(!world.problems().contains("could be obtained"), "{}", world.problems());
     }
 }
@@ -155,16 +189,27 @@ fn a_restart_orders_nothing_and_a_given_certificate_stays() {
     world.wait_for("blog");
     let first = world.certificate("blog");
     world.pebble.take_exchanges();
+    let given = world.give_certificate("own");
+    world.add("own");
     for signal in ["TERM", "KILL"] {
         world.gateway.stop(signal);
         world.gateway.spawn();
         assert!(world.served("blog"), "from the store, at once");
         assert_eq!(world.certificate("blog"), first);
+        assert_eq!(world.shown("own")["source"], "uploaded");
     }
     world.add("shop");
     world.wait_for("shop");
     let exchanges = world.pebble.take_exchanges();
     assert_eq!((made(&exchanges, NEW_ACCOUNT), made(&exchanges, NEW_ORDER)), (0, 1));
+    let config = client::config(&given, &[]);
+    client::connect(world.gateway.https, &format!("own.{DOMAIN}"), &config).expect("still shown");
+    // What is given for a name that has one from the authority takes its place, and is not ordered for again.
+    world.give_certificate("shop");
+    world.add("last");
+    world.wait_for("last");
+    assert_eq!(world.shown("shop")["source"], "uploaded");
+    assert_eq!(made(&world.pebble.take_exchanges(), NEW_ORDER), 1);
 }
 
 #[test]
@@ -338,8 +383,6 @@ fn the_authority_may_say_when_to_renew() {
     world.add("blog");
     world.wait_for("blog");
     let first = world.certificate("blog");
-    // In the past: at once, as after a mass revocation. The pause after a success holds for the process that had it, and
-    // for its successors; a certificate that was noted longer ago is stood in for by a clock, which is certify's test.
     let suggest =
         |start: &str, end: &str| Door::SuggestRenewal { start: start.into(), end: end.into() };
     world.pebble.set_door(suggest("2100-01-01T00:00:00Z", "2100-01-02T00:00:00Z"));

@@ -47,7 +47,7 @@ fn about_one(route: &Route, certificates: &CertificateTable, domains: &[String])
             RouteName::Default | RouteName::NoSni => "needs a certificate, and there is none",
         };
         warnings.push(format!(
-            "{name} {missing}: clients will be refused until one is set with tlstunnel-ctl cert set"
+            "{name} {missing}: clients are refused until there is one, from --acme or tlstunnel-ctl cert set"
         ));
     }
     for backend in &route.settings.backends {

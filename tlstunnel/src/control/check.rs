@@ -79,7 +79,7 @@ fn about_route(route: &Route, snapshot: &Snapshot, findings: &mut Vec<Finding>) 
             Severity::Danger,
             &name,
             "no certificate covers it: clients are refused",
-            "tlstunnel-ctl cert set, or use mode passthrough",
+            "tlstunnel-ctl cert set, or --acme, or use mode passthrough",
         ));
     }
     if route.settings.mode == Mode::Terminate {

@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::{RootCertStore, crypto};
 
-use super::certificate::{Always, Certificate};
+use super::certificate::{Always, Certificate, Source};
 use super::{ALPN_ACME_TLS, ALPN_H2, ALPN_HTTP_1_1, provider};
 
 /// Most policies about client certificates that are kept. Past this, all are forgotten and made anew when needed; their
@@ -86,7 +86,9 @@ impl Policies {
 ///
 /// `configured` is the route's own list. Without one, `h2` is offered only under a certificate that is the name's alone:
 /// under a shared certificate a browser may send requests for other names on the same HTTP/2 connection, and since the
-/// gateway forwards bytes, the wrong backend would get them (RFC 9113, section 9.1.1).
+/// gateway forwards bytes, the wrong backend would get them (RFC 9113, section 9.1.1). A certificate that the gateway
+/// obtained by itself changes nothing either way: nobody has said that the backend speaks `h2`, and a name that worked
+/// under the wildcard must go on working when its own certificate arrives.
 pub fn offered_alpn(
     configured: Option<&[Vec<u8>]>,
     certificate: &Certificate,
@@ -94,7 +96,9 @@ pub fn offered_alpn(
 ) -> Vec<Vec<u8>> {
     match configured {
         Some(protocols) => protocols.to_vec(),
-        None if server_name.is_some_and(|name| certificate.is_own(name)) => {
+        None if certificate.source() != Source::Acme
+            && server_name.is_some_and(|name| certificate.is_own(name)) =>
+        {
             vec![ALPN_H2.to_vec(), ALPN_HTTP_1_1.to_vec()]
         }
         None => vec![ALPN_HTTP_1_1.to_vec()],
