@@ -99,8 +99,8 @@ pub fn frames(input: &[u8]) {
         assert!(census.buffers <= limits.sockets * 8192);
     }
     if let (Ok((socket, _)), Ok(udp)) = (open, udp) {
-        let _ = stack.close(socket, Close::Graceful, now);
-        let _ = stack.close(udp, Close::Graceful, now);
+        let _ = stack.close(socket, Close::Graceful);
+        let _ = stack.close(udp, Close::Graceful);
     }
     // Left alone, the stack comes to rest.
     for _ in 0..2000 {

@@ -43,9 +43,8 @@ impl TailProbe {
 
     /// Notes that everything before `acknowledgement` arrived; `all` if that is everything sent.
     pub(crate) fn acknowledged(&mut self, acknowledgement: u32, all: bool, now: Duration) {
-        if let Some((end, at)) = self.timed.filter(|(end, _)| distance(acknowledgement, *end) >= 0)
-        {
-            let _ = end;
+        let timed = self.timed.filter(|(end, _)| distance(acknowledgement, *end) >= 0);
+        if let Some((_, at)) = timed {
             let sample = now.saturating_sub(at);
             self.round_trip = Some(self.round_trip.map_or(sample, |old| (old * 7 + sample) / 8));
             self.timed = None;

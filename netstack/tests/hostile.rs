@@ -130,7 +130,7 @@ fn a_flood_of_handshakes_is_bounded_and_shuts_nobody_out() {
         got += full.b.recv(server, &mut vec![0; 70_000]).unwrap_or(0);
     }
     assert_eq!(full.b.counters().cookies_accepted, 1);
-    world.b.close(listener, netstack::Close::Graceful, now).unwrap();
+    world.b.close(listener, netstack::Close::Graceful).unwrap();
 }
 
 #[test]

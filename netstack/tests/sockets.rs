@@ -103,13 +103,13 @@ fn half_close_and_the_end_of_both_sides() {
     world.b.send(server, b"still here").unwrap();
     world.settle();
     assert_eq!(world.a.recv(client, &mut buffer), Ok(10));
-    world.b.close(server, Close::Graceful, world.now).unwrap();
+    world.b.close(server, Close::Graceful).unwrap();
     assert_eq!(world.b.recv(server, &mut buffer), Err(SocketError::BadSocket));
     world.settle();
     assert_eq!(world.a.recv(client, &mut buffer), Ok(0));
     assert!(world.a.readiness(client).unwrap().contains(Readiness::HANG_UP));
     assert_eq!(world.a.take_error(client), Ok(None));
-    world.a.close(client, Close::Graceful, world.now).unwrap();
+    world.a.close(client, Close::Graceful).unwrap();
     world.settle();
     // The client ended first: it waits; the server forgets at once.
     assert_eq!((world.a.census().time_wait, world.b.census().time_wait), (1, 0));
@@ -139,7 +139,7 @@ fn a_refused_port_and_a_silent_host_are_told_apart() {
 fn a_reset_reaches_the_peer_as_an_error() {
     let mut world = World::calm();
     let (listener, client, server) = world.connected(at(B4, 80));
-    world.b.close(server, Close::Reset, world.now).unwrap();
+    world.b.close(server, Close::Reset).unwrap();
     world.settle();
     assert!(world.a.readiness(client).unwrap().contains(Readiness::ERROR | Readiness::HANG_UP));
     assert_eq!(world.a.recv(client, &mut [0; 9]), Err(SocketError::ConnectionReset));
@@ -151,7 +151,7 @@ fn a_reset_reaches_the_peer_as_an_error() {
     let (server, _) = world.b.accept(listener).unwrap();
     world.a.send(client, b"unread").unwrap();
     world.settle();
-    world.b.close(server, Close::Graceful, world.now).unwrap();
+    world.b.close(server, Close::Graceful).unwrap();
     world.settle();
     assert_eq!(world.a.take_error(client), Ok(Some(SocketError::ConnectionReset)));
 }
@@ -160,7 +160,7 @@ fn a_reset_reaches_the_peer_as_an_error() {
 fn data_for_an_orphan_is_answered_with_a_reset() {
     let mut world = World::calm();
     let (_, client, server) = world.connected(at(B4, 80));
-    world.b.close(server, Close::Graceful, world.now).unwrap();
+    world.b.close(server, Close::Graceful).unwrap();
     world.settle();
     assert_eq!(world.b.census().orphans, 1);
     world.a.send(client, b"anyone?").unwrap();
@@ -173,7 +173,7 @@ fn data_for_an_orphan_is_answered_with_a_reset() {
 fn an_orphan_does_not_wait_for_ever() {
     let mut world = World::calm();
     let (_, _client, server) = world.connected(at(B4, 80));
-    world.b.close(server, Close::Graceful, world.now).unwrap();
+    world.b.close(server, Close::Graceful).unwrap();
     world.run(Limits::default().fin_wait + Duration::from_secs(1));
     assert_eq!(world.b.census(), Default::default());
 }
@@ -210,11 +210,11 @@ fn addresses_in_use_and_stale_handles() {
     assert_eq!(world.b.listen(at("0.0.0.0", 80), false, 1), Err(SocketError::AddressInUse));
     assert_eq!(world.b.listen(at("::", 80), true, 1), Err(SocketError::AddressInUse));
     assert_eq!(world.b.listen(at("10.0.0.9", 80), false, 1), Err(SocketError::AddressNotAvailable));
-    world.b.close(wild, Close::Graceful, world.now).unwrap();
+    world.b.close(wild, Close::Graceful).unwrap();
     let both = world.b.listen(at("::", 80), true, 9).unwrap();
     assert_ne!(wild, both);
     assert_eq!(world.b.readiness(wild), Err(SocketError::BadSocket));
-    assert_eq!(world.b.close(wild, Close::Graceful, world.now), Err(SocketError::BadSocket));
+    assert_eq!(world.b.close(wild, Close::Graceful), Err(SocketError::BadSocket));
     let clients = [at(B4, 80), at(B6, 80)].map(|to| world.a.connect(None, to, world.now).unwrap());
     world.settle();
     for _ in clients {

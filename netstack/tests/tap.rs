@@ -93,7 +93,7 @@ fn serve(done: &AtomicBool) -> Vec<u8> {
             }
             let over = *ended && waiting.is_empty();
             if over {
-                stack.close(*id, Close::Graceful, start.elapsed()).unwrap();
+                stack.close(*id, Close::Graceful).unwrap();
             }
             !over
         });
@@ -103,7 +103,7 @@ fn serve(done: &AtomicBool) -> Vec<u8> {
                     Ok(0) => {
                         let digest = std::mem::take(digest).finalize();
                         assert_eq!(stack.send(*id, &digest), Ok(digest.len()));
-                        stack.close(*id, Close::Graceful, start.elapsed()).unwrap();
+                        stack.close(*id, Close::Graceful).unwrap();
                         break false;
                     }
                     Ok(count) => digest.update(&buffer[..count]),

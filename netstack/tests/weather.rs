@@ -78,8 +78,8 @@ fn transfer(run: &Run, seed: u64, address: &str) -> Duration {
     let took = world.now - start;
     assert_eq!(received.finalize(), Sha256::digest(&data), "{}", run.name);
     // The end is orderly on both sides too, and leaves nothing.
-    world.b.close(server.unwrap(), Close::Graceful, world.now).unwrap();
-    world.a.close(client, Close::Graceful, world.now).unwrap();
+    world.b.close(server.unwrap(), Close::Graceful).unwrap();
+    world.a.close(client, Close::Graceful).unwrap();
     world.run(Duration::from_secs(400));
     assert_eq!(world.a.census(), Default::default(), "{}", run.name);
     assert_eq!(world.b.census(), Default::default(), "{}", run.name);

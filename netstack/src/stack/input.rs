@@ -15,7 +15,7 @@ use crate::counters::DropReason;
 use crate::device::Device;
 use crate::flow::FlowKey;
 use crate::guard::Verdict;
-use crate::half_open::{Syn, completes};
+use crate::half_open::{SEGMENT_MIN, Syn, completes};
 use crate::interface::{Direction, Splice, Wire, instant};
 use crate::packet::{
     ETHERNET, Header, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, bare_segment, distance, number, parse_ip,
@@ -154,23 +154,23 @@ impl<D: Device> Stack<D> {
             remote: SocketAddr::new(header.source, segment.src_port),
         };
         if let Some(&index) = self.flows.get(&key) {
-            return self.to_connection(index, from, header, packet, now);
+            return self.connection_segment(index, from, header, packet, now);
         }
         if self.half_open.get(&key).is_some() {
-            return self.to_half_open(&key, from, header, packet, now);
+            return self.handshake_segment(&key, from, header, packet, now);
         }
         let opens = segment.control == TcpControl::Syn && segment.ack_number.is_none();
-        if let Some(stub) = self.time_wait.get(&key) {
-            if !(opens && self.time_wait.give_way(&key, number(segment.seq_number))) {
-                // A reset does not end TIME-WAIT (RFC 1337); anything else may be a lost last
-                // acknowledgement.
-                if segment.control != TcpControl::Rst && self.may_reply(now) {
-                    let (sequence, next) = (stub.send_next, Some(stub.receive_next));
-                    let answer = bare_segment(&key, TcpControl::None, sequence, next, stub.window);
-                    self.reply(&key, &answer, from, now);
-                }
-                return Ok(());
+        if let Some(stub) = self.time_wait.get(&key)
+            && !(opens && self.time_wait.give_way(&key, number(segment.seq_number)))
+        {
+            // A reset does not end TIME-WAIT (RFC 1337); anything else may be a lost last
+            // acknowledgement.
+            if segment.control != TcpControl::Rst && self.may_reply(now) {
+                let (sequence, next) = (stub.send_next, Some(stub.receive_next));
+                let answer = bare_segment(&key, TcpControl::None, sequence, next, stub.window);
+                self.reply(&key, &answer, from, now);
             }
+            return Ok(());
         }
         let Some(listener) = self.listener_of(key.local) else {
             self.refuse(&key, &segment, from, now);
@@ -210,7 +210,7 @@ impl<D: Device> Stack<D> {
         Ok(())
     }
 
-    fn to_half_open(
+    fn handshake_segment(
         &mut self,
         key: &FlowKey,
         from: From,
@@ -263,13 +263,13 @@ impl<D: Device> Stack<D> {
         now: Duration,
     ) -> Result<(), DropReason> {
         let Some(&index) = self.flows.get(key) else { return Ok(()) };
-        self.to_connection(index, from, header, packet, now)?;
+        self.connection_segment(index, from, header, packet, now)?;
         self.counters.accepted += 1;
         self.announce(index);
         Ok(())
     }
 
-    fn to_connection(
+    fn connection_segment(
         &mut self,
         index: u32,
         from: From,
@@ -287,9 +287,7 @@ impl<D: Device> Stack<D> {
         }
         let Some(connection) = self.table.connection_mut(index) else { return Ok(()) };
         let (acknowledges, repeat) = {
-            let mut segment = parse_tcp(header, &packet[header.payload.clone()], false)?;
-            segment.max_seg_size =
-                segment.max_seg_size.map(|size| size.max(crate::half_open::SEGMENT_MIN));
+            let segment = parse_tcp(header, &packet[header.payload.clone()], false)?;
             let before = connection.guard.unacknowledged;
             match connection.guard.judge(&segment) {
                 Verdict::Pass => {}
@@ -318,6 +316,8 @@ impl<D: Device> Stack<D> {
         if acknowledges && let Some(shift) = connection.shift {
             shift_acknowledgement(&mut packet[header.payload.clone()], shift);
         }
+        let raised = raise_segment_size(header, &packet[header.payload.clone()]);
+        let packet = raised.as_deref().unwrap_or(packet);
         for _ in 0..if repeat { 3 } else { 1 } {
             self.outbox.clear();
             let Some(connection) = self.table.connection_mut(index) else { break };
@@ -391,6 +391,18 @@ impl<D: Device> Stack<D> {
         self.keep_connection(connection);
         Ok(())
     }
+}
+
+/// A packet with the SYN of `segment` whose segment size is too small to be served, raised to the
+/// least that is; none if nothing is wrong with it.
+fn raise_segment_size(header: &Header, segment: &[u8]) -> Option<Vec<u8>> {
+    let mut syn = parse_tcp(header, segment, false).ok()?;
+    let small =
+        syn.control == TcpControl::Syn && syn.max_seg_size.is_some_and(|size| size < SEGMENT_MIN);
+    small.then(|| {
+        syn.max_seg_size = Some(SEGMENT_MIN);
+        tcp_packet(header.source, header.destination, &syn)
+    })
 }
 
 /// The address as smoltcp names what a socket listens on.

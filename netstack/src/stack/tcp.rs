@@ -256,11 +256,11 @@ impl<D: Device> Stack<D> {
     ///
     /// # Errors
     /// [`SocketError::BadSocket`] if it is closed.
-    pub fn close(&mut self, id: SocketId, how: Close, now: Duration) -> Result<(), SocketError> {
+    pub fn close(&mut self, id: SocketId, how: Close) -> Result<(), SocketError> {
         match self.table.entry_mut(id).ok_or(SocketError::BadSocket)? {
             Entry::Connection(connection) if !connection.owned => Err(SocketError::BadSocket),
             Entry::Connection(_) => {
-                self.orphan(id.index, how, now);
+                self.orphan(id.index, how);
                 Ok(())
             }
             Entry::Udp(_) => {
@@ -276,14 +276,14 @@ impl<D: Device> Stack<D> {
                     self.listeners.remove(&unspecified(SocketAddr::from(([0; 4], local.port()))));
                 }
                 for index in waiting {
-                    self.orphan(index, Close::Reset, now);
+                    self.orphan(index, Close::Reset);
                 }
                 Ok(())
             }
         }
     }
 
-    fn orphan(&mut self, index: u32, how: Close, now: Duration) {
+    fn orphan(&mut self, index: u32, how: Close) {
         let Some(connection) = self.table.connection_mut(index) else { return };
         connection.owned = false;
         connection.backlog_of = None;
@@ -304,7 +304,6 @@ impl<D: Device> Stack<D> {
         if over {
             return self.discard(index);
         }
-        let _ = now;
         self.mark(index);
     }
 
