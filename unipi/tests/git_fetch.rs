@@ -41,22 +41,17 @@ fn fill(repository: &Repository) {
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )
     .unwrap();
-    let id = "1".repeat(if repository.git(&["rev-parse", "--show-object-format"]) == "sha1" {
-        40
-    } else {
-        64
-    });
-    repository.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{id},module")]);
 }
 
 fn kind(generation: &unipi::git::Generation, path: &[u8]) -> Option<EntryKind> {
     generation.entries.iter().find(|entry| entry.path == path).map(|entry| entry.kind)
 }
 
-/// `publish` stages the whole work tree, which would drop the submodule that is only in the index.
-fn publish_index(repository: &Repository) -> String {
-    repository.git(&["add", "."]);
-    repository.git(&["update-index", "--again"]);
+/// Publishes the work tree and, beside it, a submodule that is only in the index.
+fn publish_with_submodule(repository: &Repository) -> String {
+    let id = repository.git(&["rev-parse", "HEAD"]).replace(|_: char| true, "1");
+    repository.git(&["add", "-A"]);
+    repository.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{id},module")]);
     repository.git(&["commit", "-q", "-m", "A first\n\nmessage"]);
     repository.git(&["push", "-q", "origin", "HEAD"]);
     repository.git(&["rev-parse", "HEAD"])
@@ -72,7 +67,7 @@ fn every_kind_of_entry_comes_as_git_has_it() {
         repository.write("first", "1");
         repository.publish("history that is not fetched");
         fill(&repository);
-        let tip = publish_index(&repository);
+        let tip = publish_with_submodule(&repository);
         let address = daemon(repository.base());
         let generation = fetch_new(&remote(&format!("git://{address}/site.git#main")), None);
         assert_shows(&repository, &tip, &generation);
@@ -121,9 +116,10 @@ fn only_what_changed_is_transferred_and_blobs_are_shared() {
     assert_shows(&repository, &tip, &second);
     assert_eq!(transfer.objects, 4, "commit, two trees, one blob");
     assert!(transfer.pack_bytes < 2000, "{transfer:?}");
-    let shared = second.entries.iter().filter(|entry| {
-        first.entries.iter().any(|old| old.blob.as_ptr() == entry.blob.as_ptr())
-    });
+    let shared = second
+        .entries
+        .iter()
+        .filter(|entry| first.entries.iter().any(|old| old.blob.as_ptr() == entry.blob.as_ptr()));
     assert_eq!(shared.count(), 199);
 
     // The history is thrown away and written anew; the old tip is gone from the server.
@@ -371,4 +367,47 @@ fn signed_commits_show_signature_and_payload() {
         .output()
         .unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+}
+
+#[test]
+fn a_fetch_may_run_on_any_runtime() {
+    fn sendable<T: Send>(_: &T) {}
+    let remote = remote("git://192.0.2.1/site.git");
+    sendable(&unipi::git::fetch(&remote, None, &Limits::default()));
+}
+
+#[test]
+fn remotes_are_read_as_they_are_written() {
+    for (text, shown, reference) in [
+        ("https://example.test/a/b.git#main", "https://example.test/a/b.git", Some("main")),
+        ("http://u:p@example.test:8080/b", "http://example.test:8080/b", None),
+        ("git://example.test/b#", "git://example.test:9418/b", None),
+        ("git://[2001:db8::1]:99/b", "git://[2001:db8::1]:99/b", None),
+        ("ssh://example.test/b.git", "ssh://git@example.test:22/b.git", None),
+        ("ssh://me@example.test:2222/~/b", "ssh://me@example.test:2222/~/b", None),
+        ("git@example.test:a/b.git#v1", "ssh://git@example.test:22/~/a/b.git", Some("v1")),
+    ] {
+        let remote = remote(text);
+        assert_eq!(remote.url.to_string(), shown);
+        assert_eq!(remote.reference.as_deref(), reference);
+    }
+    for text in [
+        "",
+        "/some/path",
+        "file:///some/path",
+        "ftp://example.test/b",
+        "https://",
+        "git://example.test",
+        "git:///b",
+        "https://example.test/a b",
+        "https://example.test/b?query",
+        "git://example.test/b%0Ahost=x",
+        "git://example.test/b%4",
+        "https://example.test/b#a..b",
+        "https://example.test/b#-x",
+        "https://example.test/b#a b",
+    ] {
+        let error = unipi::git::Remote::parse(text).unwrap_err();
+        assert!(matches!(error, FetchError::Configuration(_)), "{text}");
+    }
 }

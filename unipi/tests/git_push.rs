@@ -170,7 +170,13 @@ fn git_pushes_and_hears_what_becomes_of_it() {
     let shallow = repository.base().join("shallow");
     git_support::git(
         repository.base(),
-        &["clone", "-q", "--depth=1", &format!("file://{}", repository.bare().display()), "shallow"],
+        &[
+            "clone",
+            "-q",
+            "--depth=1",
+            &format!("file://{}", repository.bare().display()),
+            "shallow",
+        ],
     );
     std::fs::write(shallow.join("new.html"), "new").unwrap();
     git_support::git(&shallow, &["add", "-A"]);
@@ -230,6 +236,7 @@ fn requests_that_are_no_push_are_refused() {
     }
     let many = line(&format!("{zero} {one} refs/heads/main")).repeat(65);
     assert_eq!(receive(many.as_bytes()).unwrap_err(), PushError::TooManyCommands);
-    let push = format!("{}0000PACKnonsense", line(&format!("{zero} {one} refs/heads/main\0 quiet")));
+    let push =
+        format!("{}0000PACKnonsense", line(&format!("{zero} {one} refs/heads/main\0 quiet")));
     assert!(receive(push.as_bytes()).unwrap().1.is_err());
 }

@@ -60,10 +60,8 @@ fn an_unchanged_reference_costs_two_requests() {
     assert!(matches!(fetch(&remote, Some(&known)).unwrap(), Fetched::Unchanged));
     let log = server.log.lock().unwrap();
     let seen: Vec<_> = log.iter().map(|(method, target, _)| format!("{method} {target}")).collect();
-    let expected = [
-        "GET /site.git/info/refs?service=git-upload-pack",
-        "POST /site.git/git-upload-pack",
-    ];
+    let expected =
+        ["GET /site.git/info/refs?service=git-upload-pack", "POST /site.git/git-upload-pack"];
     assert_eq!(seen, expected);
 }
 
@@ -93,10 +91,13 @@ fn credentials_are_sent_and_wrong_ones_refused() {
     // RFC 7617, section 2, and RFC 6750, section 2.1.
     for (demanded, url_part, credentials) in [
         ("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Aladdin:open%20sesame@", None),
-        ("Bearer mF_9.B5f-4.1JqM", "", Some(Credentials::Bearer("mF_9.B5f-4.1JqM".to_owned().into()))),
+        (
+            "Bearer mF_9.B5f-4.1JqM",
+            "",
+            Some(Credentials::Bearer("mF_9.B5f-4.1JqM".to_owned().into())),
+        ),
     ] {
-        let behaviour =
-            Behaviour { authorization: Some(demanded.into()), ..Behaviour::default() };
+        let behaviour = Behaviour { authorization: Some(demanded.into()), ..Behaviour::default() };
         let server = Server::start(repository.base().to_owned(), behaviour);
         let error = fetch(&remote(&server.url("/site.git#main")), None).unwrap_err();
         assert!(matches!(error, FetchError::Refused(_)), "{error}");
@@ -145,8 +146,7 @@ fn redirects_are_followed_without_giving_secrets_away() {
     assert_eq!(round.log.lock().unwrap().len(), 5);
 
     // Out of TLS.
-    let behaviour =
-        Behaviour { tls: true, moved_to: Some(target.url("")), ..Behaviour::default() };
+    let behaviour = Behaviour { tls: true, moved_to: Some(target.url("")), ..Behaviour::default() };
     let secure = Server::start(repository.base().to_owned(), behaviour);
     let mut there = remote(&secure.url("/moved/site.git#main"));
     let mut roots = rustls::RootCertStore::empty();
@@ -245,6 +245,8 @@ fn servers_that_talk_nonsense_are_named_as_such() {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.read(&mut [0; 1024]);
             let _ = stream.write_all(&text);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
         });
         fetch(&remote(&format!("git://{address}/site.git#main")), None).unwrap_err()
     };
@@ -264,16 +266,17 @@ fn servers_that_talk_nonsense_are_named_as_such() {
         ("Remote", "0010ERR go away\n".to_owned()),
         ("NoRepository", "0021ERR access denied or not there".to_owned()),
         ("Protocol", format!("{v2}000bnot-ok\n0000")),
-        ("Protocol", format!("{v2}003dnothex7890123456789012345678901234567890 refs/heads/main\n0000")),
+        (
+            "Protocol",
+            format!("{v2}003dnothex7890123456789012345678901234567890 refs/heads/main\n0000"),
+        ),
         ("Protocol", format!("{v2}{reference}0000")),
-        ("Pack", format!("{v2}{reference}000dpackfile\n0010\x01PACKnonsense0000")),
+        ("Pack", format!("{v2}{reference}000dpackfile\n0011\x01PACKnonsense0000")),
         ("Pack", format!("{v2}{reference}000dpackfile\n0000")),
-        ("Remote", format!("{v2}{reference}000dpackfile\n000d\x03out of memory0000")),
+        ("Remote", format!("{v2}{reference}000dpackfile\n0012\x03out of memory0000")),
         ("Protocol", format!("{v2}{reference}000dpackfile\n0009\x07what0000")),
         ("Connection", format!("{v2}{reference}000dpackfile\n0009\x01PACK")),
     ] {
-        // "out of memory" and its like have lengths of their own.
-        let text = text.replace("000d\x03out of memory", "0012\x03out of memory");
         let error = talk(text.clone().into_bytes());
         assert!(format!("{error:?}").starts_with(expected), "{text:?}: {error:?}");
     }

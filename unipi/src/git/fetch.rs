@@ -79,7 +79,7 @@ async fn assemble(
 ) -> Result<Generation, FetchError> {
     let tip = reference.tip();
     let known = known.map(|known| &known.objects);
-    let name = reference.name.clone();
+    let name = reference.full_name().to_owned();
     match Generation::assemble(name.clone(), tip, objects, known, limits).await {
         Ok(generation) => Ok(generation),
         Err(TreeError::WrongKind { id, .. }) if id == tip => {

@@ -34,18 +34,25 @@ enum Version {
 /// A branch or tag of the remote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reference {
-    /// Its full name; for `HEAD`, that of the branch it stands for, when the server says so.
-    pub(super) name: String,
+    /// Its full name.
+    name: String,
+    /// The branch that `HEAD` stands for, when the server says so.
+    symref: Option<String>,
     /// What it points at, possibly a tag object.
-    pub(super) id: ObjectId,
+    id: ObjectId,
     /// The commit that the tag object stands for.
-    pub(super) peeled: Option<ObjectId>,
+    peeled: Option<ObjectId>,
 }
 
 impl Reference {
     /// The commit.
     pub(super) fn tip(&self) -> ObjectId {
         self.peeled.unwrap_or(self.id)
+    }
+
+    /// The full name of the branch or tag.
+    pub(super) fn full_name(&self) -> &str {
+        self.symref.as_deref().unwrap_or(&self.name)
     }
 }
 
@@ -144,7 +151,9 @@ impl Advertisement {
             return Ok(());
         }
         allow_another(self.references.len(), limits)?;
-        self.references.push(Reference { name: name.to_owned(), id, peeled: None });
+        let symref = self.capabilities.get("symref").filter(|_| name == "HEAD");
+        let symref = symref.and_then(|symref| symref.strip_prefix("HEAD:")).map(str::to_owned);
+        self.references.push(Reference { name: name.to_owned(), symref, id, peeled: None });
         Ok(())
     }
 
@@ -162,7 +171,7 @@ impl Advertisement {
         };
         for name in &candidates {
             if let Some(found) = listed.iter().find(|reference| reference.name == *name) {
-                return Ok(self.named(found.clone()));
+                return Ok(found.clone());
             }
         }
         // Only now it matters whether there is anything at all.
@@ -179,17 +188,6 @@ impl Advertisement {
             )),
             false => Err(FetchError::Empty),
         }
-    }
-
-    /// `HEAD` under the name of the branch that it stands for.
-    fn named(&self, mut reference: Reference) -> Reference {
-        if reference.name == "HEAD"
-            && let Some(target) =
-                self.capabilities.get("symref").and_then(|symref| symref.strip_prefix("HEAD:"))
-        {
-            target.clone_into(&mut reference.name);
-        }
-        reference
     }
 
     async fn list(
@@ -220,22 +218,15 @@ impl Advertisement {
             }
             let mut reference = Reference {
                 name: name.to_owned(),
+                symref: None,
                 id: object_id(id, self.hash)?,
                 peeled: None,
             };
-            let mut target = None;
             for word in words {
                 if let Some(id) = word.strip_prefix("peeled:") {
                     reference.peeled = Some(object_id(id, self.hash)?);
-                } else if name == "HEAD" {
-                    target = target.or_else(|| word.strip_prefix("symref-target:"));
-                }
-            }
-            // Both names of the same: `HEAD` is what is looked for, the branch is what is shown.
-            if let Some(target) = target {
-                let branch = Reference { name: target.to_owned(), ..reference.clone() };
-                if prefixes.iter().any(|prefix| prefix == "HEAD") {
-                    return Ok(vec![Reference { name: "HEAD".into(), ..branch.clone() }, branch]);
+                } else if let Some(target) = word.strip_prefix("symref-target:") {
+                    reference.symref = Some(target.to_owned());
                 }
             }
             listed.push(reference);

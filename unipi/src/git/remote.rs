@@ -122,7 +122,15 @@ impl Remote {
         }
         let (url, credentials) = split_credentials(url)?;
         let url = url.parse()?;
-        Ok(Self { url, reference, credentials, roots: None, ssh: None, name_servers: Vec::new(), progress: None })
+        Ok(Self {
+            url,
+            reference,
+            credentials,
+            roots: None,
+            ssh: None,
+            name_servers: Vec::new(),
+            progress: None,
+        })
     }
 }
 

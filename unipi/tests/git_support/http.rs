@@ -112,9 +112,8 @@ async fn answer(
     behaviour: Behaviour,
     log: Arc<Mutex<Vec<(String, String, Option<String>)>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let header = |name: &str| {
-        request.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
-    };
+    let header =
+        |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
     let target = request.uri().path_and_query().unwrap().to_string();
     let entry = (request.method().to_string(), target.clone(), header("authorization"));
     log.lock().unwrap().push(entry);

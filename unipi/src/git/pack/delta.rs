@@ -67,9 +67,8 @@ impl<'a> Delta<'a> {
                 let length = if length == 0 { 0x1_0000 } else { length };
                 base.get(offset..).and_then(|from| from.get(..length)).ok_or(DeltaError::Copy)?
             } else if instruction != 0 {
-                let (piece, after) = rest
-                    .split_at_checked(usize::from(instruction))
-                    .ok_or(DeltaError::Truncated)?;
+                let (piece, after) =
+                    rest.split_at_checked(usize::from(instruction)).ok_or(DeltaError::Truncated)?;
                 rest = after;
                 piece
             } else {
@@ -112,4 +111,3 @@ fn number(rest: &mut &[u8], present: u8, bytes: u32) -> Result<usize, DeltaError
     }
     Ok(value)
 }
-

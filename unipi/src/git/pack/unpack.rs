@@ -180,8 +180,7 @@ impl<'known> Unpacker<'known> {
     }
 
     fn next_entry(&mut self) {
-        self.state =
-            if self.done == self.total { State::Trailer } else { State::EntryHeader };
+        self.state = if self.done == self.total { State::Trailer } else { State::EntryHeader };
     }
 
     fn entry_header(&mut self, input: &mut &[u8]) -> Result<(), PackError> {
@@ -288,12 +287,7 @@ impl<'known> Unpacker<'known> {
     }
 
     /// Keeps an object, and then everything that was waiting for it, directly or not.
-    async fn keep(
-        &mut self,
-        offset: u64,
-        id: ObjectId,
-        object: Object,
-    ) -> Result<(), PackError> {
+    async fn keep(&mut self, offset: u64, id: ObjectId, object: Object) -> Result<(), PackError> {
         let mut ready = vec![(offset, id, object)];
         while let Some((offset, id, object)) = ready.pop() {
             let by_offset = self.waiting.remove(&Base::Offset(offset)).unwrap_or_default();

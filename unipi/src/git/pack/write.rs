@@ -28,8 +28,11 @@ pub async fn write(hash: HashKind, objects: &[&Object]) -> Result<Vec<u8>, PackE
         let mut rest = &object.data[..];
         loop {
             let piece = &rest[..rest.len().min(SLICE)];
-            let flush =
-                if piece.len() == rest.len() { DeflateFlush::Finish } else { DeflateFlush::NoFlush };
+            let flush = if piece.len() == rest.len() {
+                DeflateFlush::Finish
+            } else {
+                DeflateFlush::NoFlush
+            };
             let (before_in, before_out) = (deflate.total_in(), deflate.total_out());
             // Deflate has no error that valid buffers can meet; a stream that does not end would show in the checksum.
             let status = deflate.compress(piece, &mut buffer, flush).unwrap_or(Status::StreamEnd);
