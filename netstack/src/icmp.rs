@@ -15,18 +15,32 @@ pub(crate) struct Complaint {
     pub(crate) remote: SocketAddr,
     /// The TCP sequence number of the packet.
     pub(crate) sequence: u32,
-    pub(crate) error: SocketError,
+    pub(crate) verdict: Verdict,
 }
 
-/// Reads a destination-unreachable message; none if it is another message or says too little.
+/// What became of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It cannot be delivered.
+    Unreachable(SocketError),
+    /// It is larger than a link on its path, which carries this many octets; zero if the router
+    /// does not say.
+    TooBig(usize),
+}
+
+/// Reads an error message; none if it is another message or says too little.
 pub(crate) fn complaint(v6: bool, message: &[u8]) -> Option<Complaint> {
     let (&kind, &code) = (message.first()?, message.get(1)?);
-    let error = match (v6, kind, code) {
-        (false, 3, 2 | 3) | (true, 1, 4) => SocketError::ConnectionRefused,
-        (false, 3, 0 | 6 | 11) | (true, 1, 0) => SocketError::NetworkUnreachable,
-        // Fragmentation needed is no end: it is for path MTU discovery.
-        (false, 3, 4) => return None,
-        (false, 3, _) | (true, 1, _) => SocketError::HostUnreachable,
+    let word = u32::from_be_bytes(*message.get(4..)?.first_chunk()?);
+    let verdict = match (v6, kind, code) {
+        // RFC 1191 §4: the MTU is the low half of the word.
+        (false, 3, 4) => Verdict::TooBig(usize::try_from(word & 0xffff).ok()?),
+        (true, 2, _) => Verdict::TooBig(usize::try_from(word).ok()?),
+        (false, 3, 2 | 3) | (true, 1, 4) => Verdict::Unreachable(SocketError::ConnectionRefused),
+        (false, 3, 0 | 6 | 11) | (true, 1, 0) => {
+            Verdict::Unreachable(SocketError::NetworkUnreachable)
+        }
+        (false, 3, _) | (true, 1, _) => Verdict::Unreachable(SocketError::HostUnreachable),
         _ => return None,
     };
     let inner = message.get(8..)?;
@@ -45,6 +59,6 @@ pub(crate) fn complaint(v6: bool, message: &[u8]) -> Option<Complaint> {
         local: SocketAddr::new(source, port(0)),
         remote: SocketAddr::new(destination, port(2)),
         sequence: u32::from_be_bytes([ports[4], ports[5], ports[6], ports[7]]),
-        error,
+        verdict,
     })
 }

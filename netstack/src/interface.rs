@@ -20,7 +20,8 @@ use crate::counters::{Counters, DropReason};
 use crate::device::{Capabilities, Device};
 use crate::flow::Secret;
 use crate::neighbor::{Neighbors, Resolution};
-use crate::packet::{ETHERNET, TYPE_ARP, TYPE_IPV4, TYPE_IPV6};
+use crate::packet::{ETHERNET, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, split_segment};
+use crate::path_mtu::PathMtu;
 
 /// Which way a captured frame went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,7 @@ pub(crate) struct Port<D> {
     control: Interface,
     control_sockets: SocketSet<'static>,
     neighbors: Neighbors,
+    pub(crate) paths: PathMtu,
 }
 
 impl<D: Device> Port<D> {
@@ -60,6 +62,7 @@ impl<D: Device> Port<D> {
         config: InterfaceConfig,
         seed: u64,
         neighbors: Neighbors,
+        paths: PathMtu,
     ) -> Self {
         let capabilities = device.capabilities();
         let mtu = capabilities.mtu;
@@ -89,6 +92,20 @@ impl<D: Device> Port<D> {
             control,
             control_sockets: SocketSet::new(Vec::new()),
             neighbors,
+            paths,
+        }
+    }
+
+    /// Sends a connection's packet, cut to what its path carries.
+    pub(crate) fn send_segment(&mut self, packet: &[u8], to: IpAddr, wire: &mut Wire<'_>) {
+        let pieces = self
+            .paths
+            .get(to, wire.now)
+            .filter(|&mtu| packet.len() > mtu)
+            .and_then(|mtu| split_segment(packet, mtu));
+        match pieces {
+            None => self.send_ip(packet, wire),
+            Some(pieces) => pieces.iter().for_each(|piece| self.send_ip(piece, wire)),
         }
     }
 

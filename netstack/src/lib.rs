@@ -29,8 +29,7 @@
 //! # Limits
 //!
 //! Everything that peers can make the stack hold is bounded by [`Limits`]. It neither sends nor
-//! reassembles IP fragments; datagrams fit one packet. Path MTU discovery, DHCP and SLAAC are not
-//! done yet. smoltcp's sender ignores selective acknowledgements and retransmits after one second
+//! reassembles IP fragments; datagrams fit one packet. DHCP and SLAAC are not done yet. smoltcp's sender ignores selective acknowledgements and retransmits after one second
 //! at the earliest; the tail-loss probe (`tail`) covers the end of a flight.
 #![forbid(unsafe_code)]
 
@@ -47,6 +46,7 @@ mod icmp;
 mod interface;
 mod neighbor;
 mod packet;
+mod path_mtu;
 mod readiness;
 mod stack;
 mod tail;

@@ -143,6 +143,29 @@ pub(crate) fn tcp_packet(source: IpAddr, destination: IpAddr, segment: &TcpRepr<
     packet
 }
 
+/// Cuts a TCP packet into packets of at most `mtu` octets; none if it is no TCP packet.
+pub(crate) fn split_segment(packet: &[u8], mtu: usize) -> Option<Vec<Vec<u8>>> {
+    let ether_type = if packet.first()? >> 4 == 4 { TYPE_IPV4 } else { TYPE_IPV6 };
+    let header = parse_ip(ether_type, packet).ok()?;
+    if header.protocol != IpProtocol::Tcp {
+        return None;
+    }
+    let segment = parse_tcp(&header, &packet[header.payload.clone()], false).ok()?;
+    let room = mtu.checked_sub(header.payload.start + segment.header_len()).filter(|&n| n > 0)?;
+    let count = segment.payload.chunks(room).count();
+    let pieces = segment.payload.chunks(room).enumerate().map(|(index, payload)| {
+        let mut piece = segment.clone();
+        piece.seq_number = segment.seq_number + index * room;
+        piece.payload = payload;
+        // What ends the segment belongs to its last octet.
+        if index + 1 < count {
+            piece.control = TcpControl::None;
+        }
+        tcp_packet(header.source, header.destination, &piece)
+    });
+    Some(pieces.collect())
+}
+
 /// The IP packet around a datagram.
 pub(crate) fn udp_packet(local: SocketAddr, remote: SocketAddr, data: &[u8]) -> Vec<u8> {
     let caps = ChecksumCapabilities::default();

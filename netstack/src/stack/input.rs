@@ -103,7 +103,7 @@ impl<D: Device> Stack<D> {
                 self.datagram(SocketAddr::new(header.destination, destination), remote, data)
             }
             IpProtocol::Icmp if ours => {
-                if self.unreachable(header, &frame[payload]) {
+                if self.complaint(header, &frame[payload], now) {
                     return Ok(());
                 }
                 if self.may_reply(now) {
@@ -112,7 +112,7 @@ impl<D: Device> Stack<D> {
                 Ok(())
             }
             IpProtocol::Icmpv6 if ours || header.destination.is_multicast() => {
-                if ours && self.unreachable(header, &frame[payload.clone()]) {
+                if ours && self.complaint(header, &frame[payload.clone()], now) {
                     return Ok(());
                 }
                 // Neighbour solicitations are answered without limit: a limit would let a flood of

@@ -23,6 +23,7 @@ use crate::error::{ConfigError, SocketError};
 use crate::flow::{FlowKey, Secret};
 use crate::half_open::HalfOpenTable;
 use crate::interface::{self, Capture, Outbox, Port};
+use crate::path_mtu::PathMtu;
 use crate::readiness::{Readiness, SocketId};
 use crate::time_wait::TimeWait;
 use crate::timers::Timers;
@@ -109,7 +110,8 @@ impl<D: Device> Stack<D> {
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
         let seed = self.secret.port_offset(any.ip(), any) ^ number as u64;
         let neighbors = interface::neighbors(self.secret, self.limits.neighbors);
-        self.ports.push(Port::new(number, device, config, seed, neighbors));
+        let paths = PathMtu::new(self.secret);
+        self.ports.push(Port::new(number, device, config, seed, neighbors, paths));
         Ok(number)
     }
 

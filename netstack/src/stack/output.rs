@@ -51,7 +51,7 @@ impl<D: Device> Stack<D> {
             let mut wire = Wire { counters, capture, now };
             for packet in self.outbox.packets_mut() {
                 if connection.sent(packet, now) {
-                    port.send_ip(packet, &mut wire);
+                    port.send_segment(packet, connection.key.remote.ip(), &mut wire);
                 }
             }
             if result == PollResult::None {
@@ -71,9 +71,12 @@ impl<D: Device> Stack<D> {
             connection.socket_mut().abort();
         }
         let Some(packet) = connection.tail.fire(now) else { return };
-        let number = connection.port;
+        let (number, remote) = (connection.port, connection.key.remote.ip());
         self.counters.probes += 1;
-        self.send_packet(number, &packet, now);
+        let (counters, capture) = (&mut self.counters, &mut self.capture);
+        if let Some(port) = self.ports.get_mut(number) {
+            port.send_segment(&packet, remote, &mut Wire { counters, capture, now });
+        }
     }
 
     /// Looks at a connection after it was polled.

@@ -13,7 +13,7 @@ use crate::counters::DropReason;
 use crate::device::Device;
 use crate::error::SocketError;
 use crate::flow::FlowKey;
-use crate::icmp;
+use crate::icmp::{self, Complaint, Verdict};
 use crate::packet::{Header, distance, udp_packet};
 use crate::readiness::{Readiness, SocketId};
 use crate::udp::UdpSocket;
@@ -151,37 +151,51 @@ impl<D: Device> Stack<D> {
     }
 
     /// Acts on an ICMP error about one of this host's packets; false if the message is no such.
-    pub(super) fn unreachable(&mut self, header: &Header, message: &[u8]) -> bool {
+    /// Only a message that names a packet which is really out is believed (RFC 5927 §4).
+    pub(super) fn complaint(&mut self, header: &Header, message: &[u8], now: Duration) -> bool {
         let Some(complaint) = icmp::complaint(header.source.is_ipv6(), message) else {
             return false;
         };
         if complaint.protocol == IpProtocol::Udp {
-            let index = find(&self.udp, complaint.local);
-            let Some(index) = index else { return true };
-            let id = self.table.id(index);
-            if let Some(socket) = self.table.udp_mut(index)
-                && socket.remote == Some(complaint.remote)
-            {
-                socket.error = Some(complaint.error);
-                let level = socket.readiness();
-                socket.edges.update(id, level, Readiness::ERROR, &mut self.events);
-            }
+            self.udp_complaint(&complaint);
             return true;
         }
         let key = FlowKey { local: complaint.local, remote: complaint.remote };
         let Some(&index) = self.flows.get(&key) else { return true };
         let Some(connection) = self.table.connection_mut(index) else { return true };
-        // An established connection outlives what routers say (RFC 1122 §4.2.3.9); an attempt
-        // ends only for a message that names its very SYN (RFC 5927 §4).
         let guard = &connection.guard;
         let named = distance(complaint.sequence, guard.unacknowledged) >= 0
             && distance(complaint.sequence, guard.send_next) < 0;
-        if connection.socket().state() == State::SynSent && connection.shift.is_some() && named {
-            connection.blame = Some(complaint.error);
-            connection.socket_mut().close();
-            self.mark(index);
+        if !named || connection.shift.is_none() {
+            return true;
+        }
+        match complaint.verdict {
+            Verdict::TooBig(mtu) => {
+                let number = connection.port;
+                self.ports[number].paths.learn(key.remote.ip(), mtu, now);
+            }
+            // An established connection outlives what routers say (RFC 1122 §4.2.3.9).
+            Verdict::Unreachable(error) if connection.socket().state() == State::SynSent => {
+                connection.blame = Some(error);
+                connection.socket_mut().close();
+                self.mark(index);
+            }
+            Verdict::Unreachable(_) => {}
         }
         true
+    }
+
+    fn udp_complaint(&mut self, complaint: &Complaint) {
+        let Verdict::Unreachable(error) = complaint.verdict else { return };
+        let Some(index) = find(&self.udp, complaint.local) else { return };
+        let id = self.table.id(index);
+        if let Some(socket) = self.table.udp_mut(index)
+            && socket.remote == Some(complaint.remote)
+        {
+            socket.error = Some(error);
+            let level = socket.readiness();
+            socket.edges.update(id, level, Readiness::ERROR, &mut self.events);
+        }
     }
 
     pub(super) fn forget_udp(&mut self, index: u32) {
