@@ -27,18 +27,17 @@ const SECURITY: [(HeaderName, HeaderValue); 3] = [
 
 /// Answers a request for a page of `site`.
 pub fn respond(request: &Parts, site: Option<&Site>, max_target: usize) -> Response<Chunks> {
-    match refuse(request, max_target) {
-        Some(refusal) => refusal,
-        None => match site {
-            Some(site) => page(request, site),
-            None => {
-                let text = "There is no site yet: it is being fetched.\n";
-                let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
-                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-                without_body_for_head(request, response)
-            }
-        },
-    }
+    let response = match (refuse(request, max_target), site) {
+        (Some(refusal), _) => refusal,
+        (None, Some(site)) => page(request, site),
+        (None, None) => {
+            let text = "There is no site yet: it is being fetched.\n";
+            let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            response
+        }
+    };
+    without_body_for_head(request, response)
 }
 
 /// What is answered before a path is looked at.
@@ -98,7 +97,7 @@ fn page(request: &Parts, site: &Site) -> Response<Chunks> {
     }
     let path = match SitePath::parse(request.uri.path().as_bytes()) {
         Ok(path) => path,
-        Err(PathError::Slash) => return without_body_for_head(request, not_found()),
+        Err(PathError::Slash) => return not_found(),
         Err(PathError::Escape) => return bad_path("There is a wrong %-escape in the address.\n"),
         Err(_) => return bad_path("The address holds what no name may.\n"),
     };
@@ -112,8 +111,15 @@ fn page(request: &Parts, site: &Site) -> Response<Chunks> {
         Found::Missing(None) => not_found(),
         Found::Redirect { status, location } => moved(status, &location),
     };
-    site.apply_headers(&path, response.headers_mut());
-    without_body_for_head(request, response)
+    let headers = response.headers_mut();
+    let kind = headers.get(CONTENT_TYPE).cloned();
+    let in_parts = kind.filter(|kind| kind.as_bytes().starts_with(b"multipart/byteranges"));
+    site.apply_headers(&path, headers);
+    if let Some(kind) = in_parts {
+        // The type of a page may be changed by its site, that of parts of it may not: it names their boundary.
+        headers.insert(CONTENT_TYPE, kind);
+    }
+    response
 }
 
 fn bad_path(text: &'static str) -> Response<Chunks> {

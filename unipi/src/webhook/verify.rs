@@ -73,9 +73,7 @@ impl Secret {
             if let Some(value) = single(headers, name)? {
                 let tag = value.strip_prefix(prefix).and_then(|text| hex::decode(text).ok());
                 let tag = tag.filter(|tag| tag.len() == 32).ok_or(Distrust::Malformed(name))?;
-                self.mac(&self.0, &[body])?
-                    .verify_slice(&tag)
-                    .map_err(|_| Distrust::Wrong(name))?;
+                mac(&self.0, &[body])?.verify_slice(&tag).map_err(|_| Distrust::Wrong(name))?;
                 verified = true;
             }
         }
@@ -115,7 +113,7 @@ impl Secret {
         let encoded = encoded.filter(|key| !key.is_empty()).map(Zeroizing::new);
         let key = encoded.as_ref().unwrap_or(&self.0);
         let parts = [id.as_bytes(), b".", time.as_bytes(), b".", body];
-        let mac = self.mac(key, &parts)?;
+        let mac = mac(key, &parts)?;
         let mut tags = signatures
             .split(' ')
             .take(MAX_SIGNATURES)
@@ -125,21 +123,21 @@ impl Secret {
             false => Err(Distrust::Wrong(SIGNATURE)),
         }
     }
-
-    fn mac(&self, key: &[u8], parts: &[&[u8]]) -> Result<Hmac<Sha256>, Distrust> {
-        // HMAC takes keys of every length.
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(|_| Distrust::Unsigned)?;
-        for part in parts {
-            mac.update(part);
-        }
-        Ok(mac)
-    }
 }
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(..)")
     }
+}
+
+fn mac(key: &[u8], parts: &[&[u8]]) -> Result<Hmac<Sha256>, Distrust> {
+    // HMAC takes keys of every length.
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(|_| Distrust::Unsigned)?;
+    for part in parts {
+        mac.update(part);
+    }
+    Ok(mac)
 }
 
 const GITLAB_TOKEN: &str = "x-gitlab-token";
