@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// From accept to the end of the TLS handshake, ClientHello included.
     pub handshake: Duration,
-    /// For a TCP connection (and in re-encrypt mode the TLS handshake) to one backend to open.
+    /// For a connection's whole search for a backend: looking names up, every attempt to connect, and in re-encrypt mode
+    /// the TLS handshake. An attempt that others can follow gets half of what is left.
     pub connect: Duration,
     /// Without a byte in either direction. Zero: no limit.
     pub idle: Duration,
