@@ -22,6 +22,8 @@ pub mod control;
 pub mod counters;
 mod files;
 pub mod forward;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gateway;
 pub mod limits;
 pub mod listen;

@@ -25,6 +25,14 @@ use request::{Answer, Kind, Rules, Step, judge, too_large};
 /// Requests on one connection; the answer to the last one closes it.
 const MAX_REQUESTS: usize = 1000;
 
+/// What the first request in `bytes` is answered with, and the length of its head; `None` while it is incomplete.
+pub(crate) fn answer_to(bytes: &[u8], https_port: u16) -> Option<(Vec<u8>, usize)> {
+    match judge(bytes, Rules { https_port, challenges: &Challenges::default() }) {
+        Step::Incomplete => None,
+        Step::Answer(answer) => Some((answer.to_bytes(), answer.head)),
+    }
+}
+
 /// Serves one connection on port 80 to its end.
 pub async fn connection(
     gateway: Arc<Gateway>,

@@ -1,0 +1,6 @@
+//! Reading a ClientHello under arbitrary bytes.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| tlstunnel::fuzz::client_hello(data));
