@@ -306,3 +306,33 @@ fn the_authority_can_ask_for_an_early_renewal() {
     let exchanges = world.pebble.take_exchanges();
     assert!(exchanges.iter().any(|e| e.request.starts_with("GET /renewal/")), "{exchanges:?}");
 }
+
+#[test]
+fn an_authority_that_talks_nonsense_is_named_and_waited_for() {
+    if !Pebble::available() {
+        return;
+    }
+    let world = World::start(0);
+    let large: &'static str = Box::leak("x".repeat(certify::http::MAX_ANSWER + 1).into_boxed_str());
+    let cases = [
+        ("200 OK", large, "too large"),
+        ("200 OK", "<html>welcome</html>", "not that of an ACME server"),
+        ("200 OK", "{}", "not that of an ACME server"),
+        ("302 Found", "", "not that of an ACME server"),
+        ("503 Service Unavailable", "<html>later</html>", "503"),
+    ];
+    for (status, body, said) in cases {
+        world.pebble.set_door(Door::Answer { path: "/dir", status, retry_after: 5000, body });
+        let now = system_clock()();
+        world.run_until(|report| {
+            let Some(problem) = &report.authority else { return false };
+            assert!(problem.error.contains(said), "{status}: {problem:?}");
+            assert!(report.failing.is_empty(), "the name is not to blame");
+            let asked = status.starts_with("503");
+            assert_eq!(problem.next_attempt >= now + 5000, asked, "{status}: {problem:?}");
+            true
+        });
+    }
+    world.pebble.set_door(Door::Open);
+    world.run_until(|report| report.obtained == 1);
+}
