@@ -16,6 +16,7 @@ use crate::packet::{
     Header, TYPE_IPV4, TYPE_IPV6, distance, number, parse_ip, parse_tcp, shift_sequence,
 };
 use crate::readiness::{Edges, Readiness};
+use crate::slow_start::SlowStart;
 use crate::tail::TailProbe;
 
 /// A connection.
@@ -32,6 +33,8 @@ pub(crate) struct Connection {
     initial: u32,
     pub(crate) guard: Guard,
     pub(crate) tail: TailProbe,
+    /// Until the first retransmission; then smoltcp's congestion control takes over.
+    pub(crate) slow_start: Option<SlowStart>,
     /// Whether an application holds it (or will, by `accept`); otherwise it is an orphan.
     pub(crate) owned: bool,
     /// The listener whose backlog it is in.
@@ -75,7 +78,7 @@ impl Connection {
         let receive = tcp::SocketBuffer::new(vec![0; receive_buffer]);
         let send = tcp::SocketBuffer::new(vec![0; send_buffer]);
         let mut socket = tcp::Socket::new(receive, send);
-        socket.set_congestion_control(CongestionControl::Cubic);
+        socket.set_congestion_control(CongestionControl::None);
         // Acknowledgements ride on what the application sends in the same turn.
         socket.set_ack_delay(None);
         let mut set = SocketSet::new(Vec::with_capacity(1));
@@ -89,6 +92,7 @@ impl Connection {
             initial,
             guard: Guard::default(),
             tail: TailProbe::default(),
+            slow_start: Some(SlowStart::new()),
             owned: true,
             backlog_of: None,
             error: None,
@@ -136,6 +140,10 @@ impl Connection {
             if !view.payload.is_empty() || view.control == TcpControl::Fin {
                 let moved = self.guard.send_next != had;
                 self.tail.sent(packet, end.1, all_new && moved, now);
+                let again = !all_new && self.guard.unacknowledged != had;
+                if again && self.slow_start.take().is_some() {
+                    self.socket_mut().set_congestion_control(CongestionControl::Cubic);
+                }
             }
         }
         true
@@ -206,6 +214,14 @@ impl Connection {
         let interval = self.keepalive?;
         let since = *self.keepalive_since.get_or_insert(now);
         Some(since.max(self.last_heard) + interval + self.user_timeout)
+    }
+
+    /// The window field that the socket is shown for the peer's in this segment.
+    pub(crate) fn shown_window(&mut self, segment: &TcpRepr<'_>, acknowledged: u32) -> u16 {
+        let shift = if segment.control == TcpControl::Syn { 0 } else { self.guard.peer_shift() };
+        let Some(slow_start) = &mut self.slow_start else { return segment.window_len };
+        slow_start.acknowledged(acknowledged);
+        slow_start.limit(segment.window_len, shift)
     }
 
     /// What the socket is ready for, level-triggered.

@@ -74,6 +74,11 @@ impl Guard {
         }
     }
 
+    /// By how many bits the peer's window is shifted.
+    pub(crate) fn peer_shift(&self) -> u8 {
+        self.peer_shift
+    }
+
     /// Judges a received segment.
     pub(crate) fn judge(&mut self, segment: &TcpRepr<'_>) -> Verdict {
         let Some(receive_next) = self.receive_next else {

@@ -30,7 +30,9 @@
 //!
 //! Everything that peers can make the stack hold is bounded by [`Limits`]. It neither sends nor
 //! reassembles IP fragments; datagrams fit one packet. DHCP and SLAAC are not done yet. smoltcp's sender ignores selective acknowledgements and retransmits after one second
-//! at the earliest; the tail-loss probe (`tail`) covers the end of a flight.
+//! at the earliest; the tail-loss probe (`tail`) covers the end of a flight. Slow start from ten
+//! segments (`slow_start`) is the stack's own; after the first loss smoltcp's CUBIC takes over, which
+//! begins again with two.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -48,6 +50,7 @@ mod neighbor;
 mod packet;
 mod path_mtu;
 mod readiness;
+mod slow_start;
 mod stack;
 mod tail;
 mod time_wait;

@@ -154,7 +154,7 @@ pub(crate) fn split_segment(packet: &[u8], mtu: usize) -> Option<Vec<Vec<u8>>> {
     let room = mtu.checked_sub(header.payload.start + segment.header_len()).filter(|&n| n > 0)?;
     let count = segment.payload.chunks(room).count();
     let pieces = segment.payload.chunks(room).enumerate().map(|(index, payload)| {
-        let mut piece = segment.clone();
+        let mut piece = segment;
         piece.seq_number = segment.seq_number + index * room;
         piece.payload = payload;
         // What ends the segment belongs to its last octet.
@@ -188,6 +188,11 @@ pub(crate) fn shift_acknowledgement(segment: &mut [u8], shift: u32) {
     let mut view = TcpPacket::new_unchecked(segment);
     let acknowledgement = number(view.ack_number()).wrapping_sub(shift);
     view.set_ack_number(sequence_number(acknowledgement));
+}
+
+/// Puts another window field in a received segment; its checksum is not kept up either.
+pub(crate) fn show_window(segment: &mut [u8], window: u16) {
+    TcpPacket::new_unchecked(segment).set_window_len(window);
 }
 
 /// Adds `shift` to a sent segment's sequence number and mends the checksum (RFC 1624 §3).

@@ -269,3 +269,36 @@ fn keep_alive_finds_a_dead_peer_and_an_idle_connection_costs_nothing() {
     world.run(Duration::from_secs(300));
     assert_eq!(world.a.take_error(client), Ok(Some(SocketError::TimedOut)));
 }
+
+#[test]
+fn the_first_flight_has_ten_segments_and_the_second_twenty() {
+    let (mut b, inbox, outbox) = stack(
+        2,
+        Limits { receive_buffer: 1 << 18, send_buffer: 1 << 18, ..Limits::default() },
+        1500,
+    );
+    let (mut a, a_in, a_out) =
+        stack(1, Limits { receive_buffer: 1 << 18, ..Limits::default() }, 1500);
+    let mut now = Duration::from_secs(1);
+    let listener = b.listen(at(B4, 80), false, 4).unwrap();
+    a.connect(None, at(B4, 80), now).unwrap();
+    let mut server = None;
+    let mut flights = Vec::new();
+    for _ in 0..8 {
+        now += Duration::from_millis(20);
+        a.turn(now);
+        inbox.borrow_mut().extend(a_out.borrow_mut().drain(..));
+        b.turn(now);
+        if let Ok((id, _)) = b.accept(listener) {
+            b.send(id, &vec![1; 1 << 18]).unwrap();
+            b.transmit(now);
+            server = Some(id);
+        }
+        let flight: Vec<_> = outbox.borrow_mut().drain(..).collect();
+        if server.is_some() {
+            flights.push(flight.iter().filter(|frame| frame.len() > 1000).count());
+        }
+        a_in.borrow_mut().extend(flight);
+    }
+    assert_eq!(flights[..3], [10, 20, 40], "{flights:?}");
+}

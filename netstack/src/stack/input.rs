@@ -19,7 +19,7 @@ use crate::half_open::{SEGMENT_MIN, Syn, completes};
 use crate::interface::{Direction, Splice, Wire, instant};
 use crate::packet::{
     ETHERNET, Header, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, bare_segment, distance, number, parse_ip,
-    parse_tcp, parse_udp, shift_acknowledgement, tcp_packet,
+    parse_tcp, parse_udp, shift_acknowledgement, show_window, tcp_packet,
 };
 
 /// Where a packet came from: the interface, and the neighbour.
@@ -286,7 +286,7 @@ impl<D: Device> Stack<D> {
             self.flush(index, now);
         }
         let Some(connection) = self.table.connection_mut(index) else { return Ok(()) };
-        let (acknowledges, repeat) = {
+        let (acknowledges, repeat, window) = {
             let segment = parse_tcp(header, &packet[header.payload.clone()], false)?;
             let before = connection.guard.unacknowledged;
             match connection.guard.judge(&segment) {
@@ -311,8 +311,11 @@ impl<D: Device> Stack<D> {
             // The answer to a tail-loss probe that acknowledges nothing proves a loss before the
             // tail. smoltcp believes it only when it hears it three times.
             let repeat = duplicate && connection.tail.take_answer();
-            (segment.ack_number.is_some(), repeat)
+            let newly = connection.guard.unacknowledged.wrapping_sub(before);
+            let window = connection.shown_window(&segment, newly);
+            (segment.ack_number.is_some(), repeat, window)
         };
+        show_window(&mut packet[header.payload.clone()], window);
         if acknowledges && let Some(shift) = connection.shift {
             shift_acknowledgement(&mut packet[header.payload.clone()], shift);
         }
@@ -370,7 +373,9 @@ impl<D: Device> Stack<D> {
         if connection.socket_mut().listen(smoltcp_endpoint(key.local)).is_err() {
             return Err(DropReason::Malformed);
         }
-        let packet = tcp_packet(key.remote.ip(), key.local.ip(), &syn.replay(key));
+        let mut opening = syn.replay(key);
+        opening.window_len = connection.shown_window(&opening, 0);
+        let packet = tcp_packet(key.remote.ip(), key.local.ip(), &opening);
         let port = &mut self.ports[number];
         self.outbox.clear();
         let mut device = Splice::flow(Some(&packet), &mut self.outbox, port.capabilities.mtu);

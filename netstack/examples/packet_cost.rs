@@ -1,0 +1,103 @@
+//! What a question and its answer cost between two stacks in memory, with 10, 1,000 and 10,000
+//! established connections: `cargo run --release -p netstack --example packet_cost`.
+//!
+//! The last columns have one active connection among idle ones, and all connections in turn. The
+//! first shall not grow; the second grows with what the processor's caches hold. Then: what a SYN
+//! costs when the table of handshakes is full, and how fast connections come and go.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation
+)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use netstack::{Close, Limits, SocketId};
+use support::*;
+
+type Pair = (SocketId, SocketId);
+
+fn connect(world: &mut World, listener: SocketId) -> Pair {
+    let client = world.a.connect(None, at(B4, 80), world.now).unwrap();
+    for _ in 0..10 {
+        world.turn();
+        if let Ok((server, _)) = world.b.accept(listener) {
+            return (client, server);
+        }
+    }
+    panic!("no connection");
+}
+
+fn exchange(world: &mut World, pair: Pair) {
+    world.a.send(pair.0, b"question").unwrap();
+    world.turn();
+    world.turn();
+    world.b.recv(pair.1, &mut [0; 64]).unwrap();
+    world.b.send(pair.1, b"answer").unwrap();
+    world.turn();
+    world.turn();
+    world.a.recv(pair.0, &mut [0; 64]).unwrap();
+}
+
+fn drain(world: &mut World) {
+    while world.a.next_event().is_some() || world.b.next_event().is_some() {}
+}
+
+/// Nanoseconds per exchange, the best of five rounds.
+fn measure(world: &mut World, pairs: &[Pair]) -> u128 {
+    let rounds = (0..5).map(|_| {
+        let start = Instant::now();
+        for index in 0..10_000 {
+            exchange(world, pairs[index % pairs.len()]);
+        }
+        drain(world);
+        start.elapsed().as_nanos() / 10_000
+    });
+    rounds.min().unwrap()
+}
+
+fn main() {
+    println!("{:>12} {:>22} {:>22}", "connections", "ns, one active", "ns, all in turn");
+    for count in [10, 1_000, 10_000] {
+        let mut world = World::calm();
+        let listener = world.b.listen(at(B4, 80), false, 64).unwrap();
+        let pairs: Vec<_> = (0..count).map(|_| connect(&mut world, listener)).collect();
+        drain(&mut world);
+        let one = measure(&mut world, &pairs[..1]);
+        let all = measure(&mut world, &pairs);
+        println!("{count:>12} {one:>22} {all:>22}");
+    }
+
+    let mut world = World::calm();
+    let listener = world.b.listen(at(B4, 80), false, 64).unwrap();
+    let start = Instant::now();
+    for _ in 0..5_000 {
+        let (client, server) = connect(&mut world, listener);
+        exchange(&mut world, (client, server));
+        world.a.close(client, Close::Graceful).unwrap();
+        world.turn();
+        world.turn();
+        world.b.close(server, Close::Graceful).unwrap();
+        world.turn();
+        world.turn();
+        drain(&mut world);
+        world.now += Duration::from_millis(10);
+    }
+    println!("connect, exchange, close: {} ns (both ends)", start.elapsed().as_nanos() / 5_000);
+
+    let mut world =
+        World::new(1, Weather::default(), Limits { half_open: 0, ..Limits::default() }, 1500);
+    world.b.listen(at(B4, 80), false, 64).unwrap();
+    let clients = 2_000;
+    let start = Instant::now();
+    for _ in 0..clients {
+        world.a.connect(None, at(B4, 80), world.now).unwrap();
+        world.turn();
+        world.turn();
+    }
+    println!("handshake by cookie: {} ns (both ends)", start.elapsed().as_nanos() / clients);
+}
