@@ -13,6 +13,12 @@
 //! Sites, HTTP serving, persistence. It opens no file and starts no thread: host names are resolved over tokio's sockets,
 //! and long work gives way to other tasks after every [`pace::SLICE`] bytes.
 //!
+//! # Memory
+//!
+//! While a fetch runs, the known generation and the new objects are held, each object once: what the server sends again
+//! is dropped for the known copy. The pack itself is never held. The new objects are within
+//! [`Limits::unpacked_bytes`].
+//!
 //! # What a hostile remote can do
 //!
 //! Waste what [`Limits`] allows and then get a [`FetchError`] that says so. Time and memory are linear in what it sent
@@ -38,5 +44,5 @@ pub use generation::{Commit, Fetched, Generation, Object, Objects, Transfer};
 pub use gix_hash::{Kind as HashKind, ObjectId};
 pub use gix_object::Kind as ObjectKind;
 pub use limits::Limits;
-pub use remote::{Credentials, HostKeyPin, Progress, Remote, RemoteUrl, SshIdentity};
+pub use remote::{Credentials, HostKeyPin, Progress, ProgressSink, Remote, RemoteUrl, SshIdentity};
 pub use tree::{EntryKind, Notice, TreeEntry, TreeError};

@@ -115,8 +115,8 @@ impl Advertisement {
             return Ok(this);
         };
         let text = pkt_line::text(&first);
-        let (mut text, capabilities) =
-            text.split_once('\0').map(|(a, b)| (a.to_owned(), b)).unwrap_or((text.clone(), ""));
+        let (text, capabilities) = text.split_once('\0').unwrap_or((&text, ""));
+        let mut text = text.to_owned();
         for capability in capabilities.split(' ').filter(|name| !name.is_empty()) {
             let (name, value) = capability.split_once('=').unwrap_or((capability, ""));
             // `symref` may come more than once; that of HEAD is what counts.
@@ -381,8 +381,10 @@ pub(super) async fn pack_bytes(
             Some(Packet::Delimiter) => return Err(violation("a section begins within the pack")),
             None => return Err(conversation.ended()),
         };
-        let band = line.split_to(1);
-        match band[0] {
+        if line.is_empty() {
+            return Err(violation("a line without a side-band"));
+        }
+        match line.split_to(1)[0] {
             1 if line.is_empty() => {}
             1 => return Ok(Some(line)),
             2 => {

@@ -25,8 +25,11 @@ pub struct Remote {
     /// Name servers to ask for the host's address. Empty: those of /etc/resolv.conf.
     pub name_servers: Vec<SocketAddr>,
     /// Hears of the progress of a fetch.
-    pub progress: Option<Arc<dyn Fn(Progress<'_>) + Send + Sync>>,
+    pub progress: Option<ProgressSink>,
 }
+
+/// Hears of the progress of a fetch, within the fetch: it must be quick.
+pub type ProgressSink = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
 
 /// The way to a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]

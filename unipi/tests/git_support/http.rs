@@ -30,12 +30,14 @@ pub struct Behaviour {
     pub fixed: Option<(u16, &'static str)>,
 }
 
+/// Method, target and authorization of each request.
+pub type Log = Arc<Mutex<Vec<(String, String, Option<String>)>>>;
+
 pub struct Server {
     pub address: SocketAddr,
     /// The certificate, to be trusted.
     pub certificate: Option<rustls_pki_types::CertificateDer<'static>>,
-    /// Method, target and authorization of each request.
-    pub log: Arc<Mutex<Vec<(String, String, Option<String>)>>>,
+    pub log: Log,
 }
 
 impl Server {
@@ -43,7 +45,7 @@ impl Server {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = Log::default();
         let (acceptor, certificate) = match behaviour.tls {
             true => {
                 let (acceptor, certificate) = tls();
@@ -110,7 +112,7 @@ async fn answer(
     request: Request<Incoming>,
     base: PathBuf,
     behaviour: Behaviour,
-    log: Arc<Mutex<Vec<(String, String, Option<String>)>>>,
+    log: Log,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let header =
         |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());

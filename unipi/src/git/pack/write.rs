@@ -34,7 +34,7 @@ pub async fn write(hash: HashKind, objects: &[&Object]) -> Result<Vec<u8>, PackE
                 DeflateFlush::NoFlush
             };
             let (before_in, before_out) = (deflate.total_in(), deflate.total_out());
-            // Deflate has no error that valid buffers can meet; a stream that does not end would show in the checksum.
+            // Deflate has no error that valid buffers can meet; a stream cut short would be refused when the pack is read.
             let status = deflate.compress(piece, &mut buffer, flush).unwrap_or(Status::StreamEnd);
             let taken = usize::try_from(deflate.total_in() - before_in).unwrap_or(usize::MAX);
             let made = usize::try_from(deflate.total_out() - before_out).unwrap_or(usize::MAX);
