@@ -13,7 +13,6 @@ use smoltcp::wire::{IpProtocol, IpRepr, Ipv4Packet, TcpControl, TcpPacket, TcpRe
 use support::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn arbitrary_frames_never_panic(input in proptest::collection::vec(any::<u8>(), 0..4000)) {
         netstack::fuzz::frames(&input);

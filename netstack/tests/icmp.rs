@@ -45,7 +45,7 @@ fn a_narrow_path_is_found_and_data_passes() {
     let mut now = Duration::from_secs(5);
     let listener = b.listen(at(B4, 80), false, 4).unwrap();
     let client = a.connect(None, at(B4, 80), now).unwrap();
-    let data: Vec<u8> = (0..300_000u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..300_000u32).map(|n| ((n * 7) >> 3) as u8).collect();
     let (mut sent, mut server, mut got, mut complaints) = (0, None, Vec::new(), 0);
     for _ in 0..20_000 {
         sent += a.send(client, &data[sent..]).unwrap_or(0);

@@ -185,7 +185,7 @@ impl<D: Device> Stack<D> {
             let port = self.table.connection(index).and_then(|c| self.ports.get(c.port));
             port.is_some_and(|port| port.device.can_transmit())
         };
-        if self.more_input || self.dirty.iter().take(4).any(room) {
+        if self.more_input || self.dirty.iter().any(room) {
             return Some(Duration::ZERO);
         }
         let timers = [self.timers.next(), self.half_open.next_due(), self.time_wait.next_expiry()];
