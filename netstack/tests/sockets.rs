@@ -302,3 +302,23 @@ fn the_first_flight_has_ten_segments_and_the_second_twenty() {
     }
     assert_eq!(flights[..3], [10, 20, 40], "{flights:?}");
 }
+
+#[test]
+fn a_remembered_end_gives_way_to_a_new_connection_from_the_same_port() {
+    let mut world = World::calm();
+    let (listener, client, server) = world.connected(at(B4, 80));
+    let local = world.a.local_addr(client).unwrap();
+    world.b.close(server, Close::Graceful).unwrap();
+    world.settle();
+    world.a.close(client, Close::Graceful).unwrap();
+    world.settle();
+    assert_eq!((world.a.census(), world.b.census().time_wait), (Default::default(), 1));
+    world.run(Duration::from_secs(1));
+    let again = world.a.connect(Some(local), at(B4, 80), world.now).unwrap();
+    world.settle();
+    assert_eq!(world.b.census().time_wait, 0);
+    let (server, _) = world.b.accept(listener).unwrap();
+    world.a.send(again, b"new").unwrap();
+    world.settle();
+    assert_eq!(world.b.recv(server, &mut [0; 9]), Ok(3));
+}
