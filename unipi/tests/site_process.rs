@@ -228,7 +228,7 @@ fn a_start_without_the_remote_serves_what_was_kept() {
     forge.write("index.html", "kept");
     forge.write("empty.txt", "");
     // Larger than a piece of the storage.
-    let large: Vec<u8> = (0..9_u32 << 20).map(|n| (n % 251) as u8).collect();
+    let large: Vec<u8> = (0..251_u8).cycle().take(9 << 20).collect();
     forge.write("large.bin", &large);
     forge.push("kept");
     let options = ["--storage", "site.img", "--storage-size", "64MiB"];

@@ -35,10 +35,10 @@ pub fn judge(headers: &HeaderMap, validators: Validators<'_>) -> Outcome {
         if !tags(headers, &IF_MATCH, |tag| tag == Tag::Any || tag == Tag::Strong(etag)) {
             return Outcome::Failed;
         }
-    } else if let Some(date) = date(headers, &IF_UNMODIFIED_SINCE) {
-        if validators.last_modified > date {
-            return Outcome::Failed;
-        }
+    } else if let Some(date) = date(headers, &IF_UNMODIFIED_SINCE)
+        && validators.last_modified > date
+    {
+        return Outcome::Failed;
     }
     if headers.contains_key(IF_NONE_MATCH) {
         let matches = tags(headers, &IF_NONE_MATCH, |tag| match tag {
@@ -48,10 +48,10 @@ pub fn judge(headers: &HeaderMap, validators: Validators<'_>) -> Outcome {
         if matches {
             return Outcome::NotModified;
         }
-    } else if let Some(date) = date(headers, &IF_MODIFIED_SINCE) {
-        if validators.last_modified <= date {
-            return Outcome::NotModified;
-        }
+    } else if let Some(date) = date(headers, &IF_MODIFIED_SINCE)
+        && validators.last_modified <= date
+    {
+        return Outcome::NotModified;
     }
     Outcome::Proceed
 }

@@ -42,7 +42,7 @@ impl Weights {
             for item in value.to_str().unwrap_or_default().split(',') {
                 let mut parts = item.split(';').map(str::trim);
                 let coding = parts.next().unwrap_or_default();
-                let q = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+                let q = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
                 let Some(weight) = q.map_or(Some(1000), weight) else { continue };
                 let slot = match coding.to_ascii_lowercase().as_str() {
                     "br" => &mut weights.brotli,

@@ -228,10 +228,10 @@ impl Site {
                 None => return self.page(NOT_FOUND),
             };
             // Deep paths that do not exist cost one look each.
-            if self.directories.contains(folder) || !self.links.is_empty() {
-                if let Some(page) = self.page(&below(folder, NOT_FOUND)) {
-                    return Some(page);
-                }
+            if (self.directories.contains(folder) || !self.links.is_empty())
+                && let Some(page) = self.page(&below(folder, NOT_FOUND))
+            {
+                return Some(page);
             }
         }
     }
