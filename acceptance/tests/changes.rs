@@ -195,6 +195,28 @@ fn history_diff_rollback_apply_and_confirm() {
     assert!(why.contains(&a.to_arg()), "{why}");
 }
 
+/// More than a frame of the usual length holds. `ROUTES` scales it.
+#[test]
+fn a_file_of_many_routes_is_one_change() {
+    let routes = from_env("ROUTES", 25_000);
+    let gateway = Gateway::start_with(&["--storage-size", "1GiB"]);
+    let file = gateway.folder().join("routes.toml");
+    let wanted: String = (0..routes)
+        .map(|n| format!("[routes.\"n{n:06}.{DOMAIN}\"]\nbackends = [\"10.0.0.7:80\"]\n"))
+        .collect();
+    std::fs::write(&file, wanted).unwrap();
+    let patience = ["--timeout", "120s"];
+    let apply = ["apply", "-f", &file.display().to_string()];
+    let limit = Duration::from_secs(120);
+    let applied = run(&mut gateway.ctl_command(&[&patience[..], &apply].concat()), b"", limit);
+    assert!(applied.status.success(), "{applied:?}\n{}", gateway.log());
+    let exported = gateway.ctl(&["export"]);
+    assert_eq!(exported.matches("10.0.0.7:80").count(), routes);
+    let status: serde_json::Value =
+        serde_json::from_str(&gateway.ctl(&["--json", "status"])).unwrap();
+    assert_eq!(status["routes"].as_u64(), u64::try_from(routes).ok());
+}
+
 #[test]
 fn keys_have_roles() {
     let gateway = Gateway::start();
