@@ -91,7 +91,7 @@ fn a_slip_in_the_file_is_shown_with_its_line() {
 fn a_document_that_no_request_can_hold_is_refused_here() {
     let gateway = FakeGateway::start(applied);
     let home = Home::new();
-    let long = "x".repeat(2 << 20);
+    let long = "x".repeat(17 << 20);
     home.write("routes.toml", &format!("{ROUTES}description = \"{long}\"\n"));
     home.ask(&gateway, &["apply", "-f", "routes.toml"])
         .code(2)

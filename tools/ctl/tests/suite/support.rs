@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use config_proto::key::{Key, KeyId, KnownKey};
 use config_proto::message::{Refusal, RefusalCode, Reply, Request, Role};
+use config_proto::v2::GATEWAY_FRAME_BYTES;
 use config_proto::v2::server::{Event, Limits, Server};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -70,7 +71,8 @@ fn serve(mut stream: TcpStream, script: &Script, seen: &Mutex<Vec<Request>>) {
         |id: &KeyId| (id == key.id()).then(|| KnownKey { key: key.clone(), role: Role::Admin });
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).unwrap();
-    let mut server = Server::new(nonce, Instant::now(), Limits::default());
+    let limits = Limits { max_frame: GATEWAY_FRAME_BYTES, ..Limits::default() };
+    let mut server = Server::new(nonce, Instant::now(), limits);
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
         for event in server.feed(&buffer[..length], Instant::now(), &lookup) {
