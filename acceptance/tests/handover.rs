@@ -17,21 +17,36 @@ use acceptance::{Gateway, client};
 /// Plays a service manager: holds the listening socket, starts the program on it (systemd's `LISTEN_FDS` protocol), and
 /// starts it again whenever it ends. First line of output: the port.
 const MANAGER: &str = r#"
-import os, socket, sys
+import os, signal, socket, sys
+child = 0
+def stop(*_):
+    if child: os.kill(child, signal.SIGKILL)
+    os._exit(0)
 s = socket.socket()
 s.bind(("127.0.0.1", 0))
 s.listen(4096)
 print(s.getsockname()[1], flush=True)
 while True:
-    pid = os.fork()
-    if pid == 0:
+    child = os.fork()
+    if child == 0:
         os.dup2(s.fileno(), 3)
         os.set_inheritable(3, True)
         os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="https", LISTEN_PID=str(os.getpid()))
         os.execv(sys.argv[1], sys.argv[1:])
-    print("started", pid, flush=True)
-    os.waitpid(pid, 0)
+    signal.signal(signal.SIGTERM, stop)
+    print("started", child, flush=True)
+    os.waitpid(child, 0)
 "#;
+
+/// The manager's process; told to stop, it takes its gateway with it.
+struct Manager(Process);
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.0.id().to_string()).status();
+        let _ = self.0.0.wait();
+    }
+}
 
 /// Asks for pages until told to stop; panics when a connection is refused or cut off.
 fn keep_asking(
@@ -68,7 +83,7 @@ fn an_inherited_socket_outlives_the_process() {
     manager.arg("--storage").arg(setting.storage()).arg("--key-file").arg(setting.key_file());
     manager.args(["--domains", DOMAIN, "--self-signed", "--listen-http", "127.0.0.1:0"]);
     manager.args(["--control", "127.0.0.1:0"]);
-    let manager_process = Process::start(&mut manager, &output);
+    let _manager = Manager(Process::start(&mut manager, &output));
     let said = || std::fs::read_to_string(&output).unwrap_or_default();
     let generation = |n: usize| {
         said().lines().filter_map(|l| l.strip_prefix("started ")?.parse::<u32>().ok()).nth(n)
@@ -91,7 +106,6 @@ fn an_inherited_socket_outlives_the_process() {
     for client in clients {
         assert!(client.join().unwrap_or_else(|_| panic!("refused or cut off:\n{}", said())) > 0);
     }
-    let _ = Command::new("pkill").args(["-P", &manager_process.0.id().to_string()]).status();
 }
 
 /// Two processes share the port for a moment: the new one listens, then the old one is told to stop.
