@@ -5,7 +5,7 @@
 //! exports the symbols and the entry point, and `hvt-image` links it in place of libc, so that no program knows of it.
 //!
 //! It must not know what program it carries, nor what the tender does with a hypercall. What it does not implement answers
-//! `ENOSYS` and is counted ([`os`], module `stubs`), never silently done wrong.
+//! `ENOSYS` and is counted (`os`, module `stubs`), never silently done wrong.
 //!
 //! # What is where
 //!

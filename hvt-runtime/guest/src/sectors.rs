@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-/// A device that transfers whole blocks. Ranges are checked by [`read`] and [`write`] before a call.
+/// A device that transfers whole blocks. Ranges are checked by [`read()`] and [`write()`] before a call.
 pub trait Blocks {
     /// Bytes in a block, a power of two.
     fn block_size(&self) -> usize;

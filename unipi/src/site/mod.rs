@@ -1,6 +1,6 @@
 //! The site as a value: what a commit's tree means as a web site. Built aside, never changed, swapped as a whole.
 //!
-//! [`build`] takes the files of a commit and makes a [`Site`]; [`generations`] holds the current one and those before;
+//! [`build()`] takes the files of a commit and makes a [`Site`]; [`generations`] holds the current one and those before;
 //! [`Site::find`] says what a path stands for. [`blob`] holds content with its compressed variants, which generations
 //! share by blob id.
 //!

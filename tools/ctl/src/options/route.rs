@@ -17,7 +17,7 @@ use crate::files;
 pub(crate) struct AddOptions {
     /// Host name, `*.example.org`, `default` or `no-sni`; without dots it goes under the gateway's domain
     pub(crate) name: String,
-    /// HOST:PORT, ADDRESS:PORT or [V6]:PORT; several share the load
+    /// `HOST:PORT`, `ADDRESS:PORT` or `[V6]:PORT`; several share the load
     #[arg(value_name = "BACKEND")]
     pub(crate) backends: Vec<BackendAddress>,
     /// What is done with the TLS [default: terminate]
