@@ -34,7 +34,10 @@ fn ask(gateway: &Gateway, frame: &[u8], piece: usize) -> Vec<u8> {
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream.set_nodelay(true).unwrap();
     for part in frame.chunks(piece) {
-        stream.write_all(part).unwrap();
+        // A gateway that refuses a frame by its length closes while the rest is on its way.
+        if stream.write_all(part).is_err() {
+            break;
+        }
     }
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
