@@ -119,6 +119,15 @@ fn serve(done: &AtomicBool) -> Vec<u8> {
     fetched
 }
 
+/// Tells the stack to end.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The kernel's side, run in the namespace.
 fn inside() {
     let fetch = octets(3, 300_000);
@@ -128,9 +137,12 @@ fn inside() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stack = scope.spawn(|| serve(&done));
+        // A failed assertion must end the stack too, or the scope would wait for it for ever.
+        let end = EndOnDrop(&done);
         let limit = Duration::from_secs(60);
         for address in ["10.9.0.2", "fd09::2"] {
-            let ping = Command::new("ping").args(["-c1", "-W5", address]).output();
+            // The first ones are lost while the interface comes up; one answer of five is success.
+            let ping = Command::new("ping").args(["-c5", "-i0.3", "-W5", address]).output();
             if let Ok(ping) = ping {
                 assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
             }
@@ -177,7 +189,7 @@ fn inside() {
         assert_eq!((&buffer[..count], from), (&b"datagram"[..], at("10.9.0.2", 7)));
         kernel.join().unwrap().unwrap();
         std::thread::sleep(Duration::from_millis(300));
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         assert_eq!(Sha256::digest(stack.join().unwrap()), Sha256::digest(&fetch));
     });
 }
