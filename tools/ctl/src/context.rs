@@ -24,7 +24,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// default = "home"
 /// [contexts.home]
 /// remote = "192.0.2.1:1234"
-/// key-file = "/home/me/home.key"
+/// key-file = "/etc/tlstunnel/home.key"
 /// key-id = "admin"
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
