@@ -87,6 +87,8 @@ pub struct BootExtension {
     pub env: u64,
     /// Bytes at `env`.
     pub env_len: u64,
+    /// Bit `1 << handle` for each network device with offload: see [`crate::exchange::Offload`].
+    pub net_offload: u64,
 }
 
 /// Where [`BootExtension`] lies when it is there.
@@ -101,6 +103,6 @@ const _: () = {
     assert!(offset_of!(BootInfo, host_features) == 40);
     assert!(offset_of!(BootInfo, guest_features) == 44);
     assert!(offset_of!(BootInfo, net_ring) == 48);
-    assert!(size_of::<BootExtension>() == 96);
+    assert!(size_of::<BootExtension>() == 104);
     assert!(BOOT_EXTENSION_ADDRESS == 0x10038);
 };

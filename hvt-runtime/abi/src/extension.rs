@@ -16,7 +16,7 @@ pub const FEATURE_BOOT_EXTENSION: u32 = 1 << 17;
 pub const FEATURE_BLOCK_FLUSH: u32 = 1 << 18;
 /// A request to stop is told by [`POLL_SHUTDOWN`]. A guest without this bit is ended by the first SIGTERM.
 pub const FEATURE_SHUTDOWN: u32 = 1 << 19;
-/// [`EXCHANGE`] is there. Reserved: the structure comes with the network stack.
+/// [`EXCHANGE`] is there, see [`crate::exchange`]. Offload is possible only for a guest that names this bit.
 pub const FEATURE_EXCHANGE: u32 = 1 << 20;
 /// There is no virtual machine: the guest is a process under a seccomp filter. It must not use `out`, but call
 /// [`crate::boot::BootExtension::process_call`], a [`ProcessCall`]. The bit comes together with
@@ -48,7 +48,7 @@ pub const POLL_SHUTDOWN: u64 = 1 << 0;
 
 /// Hypercall: everything written to a block device is on stable storage when the call returns; [`BlockFlush`].
 pub const BLOCK_FLUSH: u16 = 9;
-/// Hypercall: send frames, wait, receive frames. The number is reserved.
+/// Hypercall: send frames, wait, receive frames; [`crate::exchange::Exchange`].
 pub const EXCHANGE: u16 = 10;
 
 /// Hypercall: the host may have pages back; [`MemoryRelease`].

@@ -11,10 +11,11 @@
 //! - [`manifest`]: the devices that an image asks for.
 //! - [`note`]: the ELF notes that make a file an image.
 //! - [`extension`]: what we add, each piece behind a feature bit that both sides must know.
+//! - [`exchange`]: the largest of these pieces, frames in both directions in one call.
 //!
 //! # Compatibility
 //!
-//! Everything outside [`extension`] and [`boot::BootExtension`] is Solo5's, byte for byte: an image made of it starts
+//! Everything outside [`extension`], [`exchange`] and [`boot::BootExtension`] is Solo5's, byte for byte: an image made of it starts
 //! under a stock `solo5-hvt`, and our tender starts a stock image. The source of each item is named by the Solo5 header
 //! that defines it (release 0.12.1). Sizes and offsets are checked when this crate is compiled.
 //!
@@ -23,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod exchange;
 pub mod extension;
 pub mod hypercall;
 pub mod manifest;

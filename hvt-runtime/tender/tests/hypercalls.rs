@@ -133,7 +133,7 @@ fn blocks_are_read_written_and_flushed() {
     assert_eq!(bytes.len(), 4096);
 
     // What the guest learns of the device stands in the manifest: capacity at offset 72 of entry 1.
-    let entry = hvt_abi::boot::BOOT_EXTENSION_ADDRESS + 96 + 8 + 104;
+    let entry = MANIFEST + 8 + 104;
     guest().copy32(entry + 72, AT).halt_with(AT).run(&[&option]).is(4096 & 0xff);
     guest().copy32(entry + 73, AT).halt_with(AT).run(&[&option]).is(4096 >> 8);
 

@@ -96,7 +96,7 @@ fn a_guest_answers_arp_on_a_tap() {
     assert_eq!(reply[22..32], [2, 0, 0, 0, 0, 1, 10, 0, 0, 1]);
 
     // The guest is told address and MTU: offsets 72 and 78 of its manifest entry.
-    let entry = hvt_abi::boot::BOOT_EXTENSION_ADDRESS + 96 + 8 + 104;
+    let entry = MANIFEST + 8 + 104;
     let tells = |offset| {
         Guest::new().device("lan", NET_BASIC).copy32(entry + offset, AT).halt_with(AT).file()
     };

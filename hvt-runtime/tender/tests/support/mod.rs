@@ -25,6 +25,9 @@ pub const HEAP: u64 = 0x30_0000;
 pub const MEM_MIB: u64 = 16;
 pub const STACK_END: u64 = MEM_MIB << 20;
 pub const STACK_BASE: u64 = STACK_END - DEFAULT_STACK_SIZE;
+/// Where the tender puts the manifest: behind the boot information.
+pub const MANIFEST: u64 = hvt_abi::boot::BOOT_EXTENSION_ADDRESS
+    + size_of::<hvt_abi::boot::BootExtension>() as u64;
 /// Where [`Guest::halt`] keeps its structure: the end of the data.
 const HALT_AT: u64 = DATA + 0x1f00;
 
