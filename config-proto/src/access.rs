@@ -11,7 +11,16 @@ pub fn permits(role: &Role, request: &Request, domain: Option<&str>) -> Result<(
     match (role, request) {
         (Role::Admin, _) => Ok(()),
         (Role::Viewer | Role::Names(_), request) if only_reads(request) => Ok(()),
-        (Role::Names(scope), Request::Add { name, .. } | Request::Remove { name }) => {
+        (
+            Role::Names(scope),
+            Request::Add { name, .. }
+            | Request::Remove { name }
+            | Request::SiteAdd { name, .. }
+            | Request::SiteRemove { name }
+            | Request::SiteRefresh { name }
+            | Request::SiteRollback { name, .. }
+            | Request::SitePin { name, .. },
+        ) => {
             let name = RouteName::parse_under(name, domain).map_err(|e| Refusal {
                 code: RefusalCode::Invalid,
                 message: e.to_string(),
@@ -48,6 +57,8 @@ const fn only_reads(request: &Request) -> bool {
             | Request::CertList
             | Request::KeyList
             | Request::Top { .. }
+            | Request::SiteList { .. }
+            | Request::SiteLog { .. }
     )
 }
 

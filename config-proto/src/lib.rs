@@ -20,6 +20,7 @@ pub mod key;
 mod mac;
 pub mod message;
 pub mod model;
+pub mod site;
 pub mod sniff;
 pub mod v1;
 pub mod v2;

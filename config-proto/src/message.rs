@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Document, Route, RouteName};
+use crate::site::SiteSettings;
 
 /// Most entries of one page of a list.
 pub const MAX_PAGE: u32 = 1000;
@@ -127,6 +128,74 @@ pub enum Request {
     /// Live connections and rates. → [`Top`]
     Top {
         /// Most connections and routes wanted, at most [`MAX_PAGE`].
+        #[serde(default = "max_page")]
+        limit: u32,
+    },
+    /// Adds a site, or replaces the one of the same name if `replace` is set; secrets that are not given then stay, those
+    /// of the remote only as long as its host stays. → [`Changed`]
+    SiteAdd {
+        /// The host name that it is served for, or `default` for all others.
+        name: String,
+        /// Everything else about it but its secrets.
+        settings: SiteSettings,
+        /// Whether an existing site of that name may be replaced.
+        #[serde(default)]
+        replace: bool,
+        /// What webhooks are signed with; sealed on the wire, as all that follow.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hook_secret: Option<Sealed>,
+        /// What `git push` to the site gives as password.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        push_token: Option<Sealed>,
+        /// The private key for the remote: OpenSSH or PKCS#8 PEM.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ssh_key: Option<Sealed>,
+        /// The password or access token for the remote over HTTP.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        password: Option<Sealed>,
+    },
+    /// Removes a site and everything that is kept of it. → [`Changed`]
+    SiteRemove {
+        /// Its name.
+        name: String,
+    },
+    /// The sites in order of their names. → [`crate::site::SiteList`]
+    SiteList {
+        /// Only names that contain this text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        filter: Option<String>,
+        /// Only names after this one: the cursor of the next page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+        /// Entries wanted, at most [`MAX_PAGE`].
+        #[serde(default = "max_page")]
+        limit: u32,
+    },
+    /// Looks at a site's remote now; answers before it has. → [`Changed`]
+    SiteRefresh {
+        /// Its name.
+        name: String,
+    },
+    /// Makes an earlier generation of a site the live one. → [`Changed`]
+    SiteRollback {
+        /// Its name.
+        name: String,
+        /// Which generation; absent means the one that was live before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        generation: Option<u64>,
+    },
+    /// Keeps what is live until it is unpinned: new generations wait. → [`Changed`]
+    SitePin {
+        /// Its name.
+        name: String,
+        /// Whether to pin or to unpin; then the newest generation goes live.
+        pinned: bool,
+    },
+    /// What happened to a site, and what is kept of it. → [`crate::site::SiteLog`]
+    SiteLog {
+        /// Its name.
+        name: String,
+        /// Entries wanted, at most [`MAX_PAGE`].
         #[serde(default = "max_page")]
         limit: u32,
     },

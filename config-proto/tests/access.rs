@@ -4,6 +4,7 @@
 use config_proto::access::permits;
 use config_proto::message::{RefusalCode, Request, Role, Sealed};
 use config_proto::model::{Document, RouteSettings};
+use config_proto::site::SiteSettings;
 
 fn add(name: &str) -> Request {
     Request::Add { name: name.to_owned(), settings: RouteSettings::default(), replace: false }
@@ -25,6 +26,28 @@ fn reads() -> Vec<Request> {
         Request::CertList,
         Request::KeyList,
         Request::Top { limit: 10 },
+        Request::SiteList { filter: None, after: None, limit: 10 },
+        Request::SiteLog { name: "elsewhere.example.com".to_owned(), limit: 10 },
+    ]
+}
+
+/// What changes the site `name`.
+fn of_site(name: &str) -> Vec<Request> {
+    let name = name.to_owned();
+    vec![
+        Request::SiteAdd {
+            name: name.clone(),
+            settings: SiteSettings::default(),
+            replace: false,
+            hook_secret: None,
+            push_token: None,
+            ssh_key: None,
+            password: None,
+        },
+        Request::SiteRemove { name: name.clone() },
+        Request::SiteRefresh { name: name.clone() },
+        Request::SiteRollback { name: name.clone(), generation: None },
+        Request::SitePin { name, pinned: true },
     ]
 }
 
@@ -48,7 +71,8 @@ fn team() -> Role {
 
 #[test]
 fn an_admin_may_do_everything() {
-    for request in reads().into_iter().chain(changes()).chain([add("default"), remove("a")]) {
+    let named = [add("default"), remove("a")].into_iter().chain(of_site("default"));
+    for request in reads().into_iter().chain(changes()).chain(named) {
         assert_eq!(permits(&Role::Admin, &request, None), Ok(()), "{request:?}");
     }
 }
@@ -64,7 +88,8 @@ fn viewers_and_scoped_keys_read_and_change_nothing_at_large() {
             assert_eq!(refusal.code, RefusalCode::Forbidden, "{role} {request:?}");
         }
     }
-    for request in [add("a.team.example.org"), remove("a.team.example.org")] {
+    let named = [add("a.team.example.org"), remove("a.team.example.org")];
+    for request in named.into_iter().chain(of_site("a.team.example.org")) {
         assert_eq!(
             permits(&Role::Viewer, &request, None).unwrap_err().code,
             RefusalCode::Forbidden
@@ -95,7 +120,7 @@ fn a_scoped_key_changes_names_below_its_wildcard_only() {
         ("a.other.example.org", Some("team.example.org"), false),
         ("default", Some("team.example.org"), false),
     ] {
-        for request in [add(name), remove(name)] {
+        for request in [add(name), remove(name)].into_iter().chain(of_site(name)) {
             let outcome = permits(&team(), &request, domain);
             let expected = if allowed { None } else { Some(RefusalCode::Forbidden) };
             assert_eq!(outcome.err().map(|refusal| refusal.code), expected, "{name} {domain:?}");

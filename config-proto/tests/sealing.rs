@@ -5,6 +5,7 @@ mod common;
 
 use common::{connected, feed, feed_client};
 use config_proto::message::{KeyAdded, Reply, Request, Sealed};
+use config_proto::site::SiteSettings;
 
 const SECRET: &str = "-----BEGIN PRIVATE KEY-----";
 
@@ -26,6 +27,37 @@ fn a_private_key_in_a_request() {
     }
     assert_ne!(frames[0][13..], frames[1][13..], "the same secret never looks the same twice");
     assert!(!format!("{request:?}").contains("PRIVATE"));
+}
+
+#[test]
+fn the_secrets_of_a_site() {
+    let (mut client, mut server, _) = connected();
+    let secret = |text: &str| Some(Sealed(format!("{SECRET} {text}")));
+    let request = Request::SiteAdd {
+        name: "blog.example.org".to_owned(),
+        settings: SiteSettings::default(),
+        replace: false,
+        hook_secret: secret("hook"),
+        push_token: secret("push"),
+        ssh_key: secret("ssh"),
+        password: secret("password"),
+    };
+    let (_, frame) = client.request(&request).unwrap();
+    assert!(contains(&frame, "blog.example.org") && !contains(&frame, "PRIVATE"));
+    assert_eq!(feed(&mut server, &frame).requests[0].request, request);
+    assert!(!format!("{request:?}").contains("PRIVATE"));
+    let Request::SiteAdd { name, settings, .. } = request else { return };
+    let without = Request::SiteAdd {
+        name,
+        settings,
+        replace: true,
+        hook_secret: None,
+        push_token: None,
+        ssh_key: None,
+        password: None,
+    };
+    let (_, frame) = client.request(&without).unwrap();
+    assert_eq!(feed(&mut server, &frame).requests[0].request, without);
 }
 
 #[test]
@@ -56,5 +88,15 @@ fn the_vocabulary_has_no_other_sealed_fields() {
         .filter(|line| line.contains(": Sealed") || line.contains("<Sealed"))
         .filter(|line| !line.starts_with("//") && !line.starts_with("impl"))
         .collect();
-    assert_eq!(fields, ["key_pem: Sealed,", "pub secret: Sealed,"]);
+    assert_eq!(
+        fields,
+        [
+            "key_pem: Sealed,",
+            "hook_secret: Option<Sealed>,",
+            "push_token: Option<Sealed>,",
+            "ssh_key: Option<Sealed>,",
+            "password: Option<Sealed>,",
+            "pub secret: Sealed,"
+        ]
+    );
 }

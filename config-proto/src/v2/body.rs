@@ -18,7 +18,14 @@ use super::schedule::KEY_LEN;
 
 /// The fields that never travel in the open: the type of frame, and the place as JSON pointer (RFC 6901). A new field
 /// of type [`crate::message::Sealed`] gets a line here; `tests/sealing.rs` fails if it has none.
-const FIELDS: [(Kind, &str); 2] = [(Kind::Request, "/key_pem"), (Kind::Reply, "/ok/secret")];
+const FIELDS: [(Kind, &str); 6] = [
+    (Kind::Request, "/key_pem"),
+    (Kind::Reply, "/ok/secret"),
+    (Kind::Request, "/hook_secret"),
+    (Kind::Request, "/push_token"),
+    (Kind::Request, "/ssh_key"),
+    (Kind::Request, "/password"),
+];
 
 const MARKER: &str = "sealed";
 
