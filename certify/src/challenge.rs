@@ -1,5 +1,8 @@
 //! What the authority looks at to believe that a name is ours.
 
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use instant_acme::KeyAuthorization;
@@ -29,6 +32,27 @@ pub enum Challenge {
         certificate: Arc<CertifiedKey>,
     },
 }
+
+/// Puts TXT records where the authority looks for them (dns-01: RFC 8555, section 8.4).
+///
+/// One name can have several values at the same time, as `example.org` and `*.example.org` share one.
+pub trait TxtPublisher: fmt::Debug + Send + Sync + 'static {
+    /// Adds `value` to the TXT records of `name`, such as `_acme-challenge.example.org`, and returns once the authority
+    /// would see it whichever server it asks. Adding what is there already is no error.
+    ///
+    /// # Errors
+    /// Why it cannot be seen, in words for people.
+    fn publish<'a>(&'a self, name: &'a str, value: &'a str) -> TxtFuture<'a>;
+
+    /// Takes `value` away again. What is not there is no error.
+    ///
+    /// # Errors
+    /// Why it may be there still, in words for people.
+    fn withdraw<'a>(&'a self, name: &'a str, value: &'a str) -> TxtFuture<'a>;
+}
+
+/// What [`TxtPublisher`] gives.
+pub type TxtFuture<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 
 /// An answer that is given; dropping it ends that, however the attempt ends.
 #[derive(Debug)]

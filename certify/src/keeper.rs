@@ -8,6 +8,7 @@ use instant_acme::{Account, CertificateIdentifier, Error};
 use tokio::time::{sleep, timeout};
 
 use crate::account;
+use crate::challenge::TxtPublisher;
 use crate::failure::{ACCOUNT_DOES_NOT_EXIST, BAD_NONCE, Failure, Scope};
 use crate::host::{Host, HostError};
 use crate::http::Client;
@@ -50,6 +51,7 @@ pub struct Keeper<H: Host> {
     client: Client,
     clock: Clock,
     reports: Reports,
+    txt: Option<Arc<dyn TxtPublisher>>,
     plan: Plan,
     known_account: Option<AccountRecord>,
     account: Option<Account>,
@@ -76,10 +78,18 @@ impl<H: Host> Keeper<H> {
             client,
             clock,
             reports,
+            txt: None,
             plan: Plan::default(),
             known_account: None,
             account: None,
         }
+    }
+
+    /// Answers dns-01 challenges through `publisher`. Without one they cannot be answered.
+    #[must_use]
+    pub fn with_txt(mut self, publisher: Arc<dyn TxtPublisher>) -> Self {
+        self.txt = Some(publisher);
+        self
     }
 
     /// Works for ever; drop the future to stop. It may be dropped at any time: what was begun is gone on with by the next
@@ -132,9 +142,10 @@ impl<H: Host> Keeper<H> {
 
     async fn attempt(&mut self, name: &str) {
         let Some((mut record, current)) = self.plan.name(name) else { return };
-        let Self { host, settings, client, clock, reports, known_account, account, .. } =
+        let Self { host, settings, client, clock, reports, txt, known_account, account, .. } =
             &mut *self;
-        let work = Work { host, settings, client, clock, reports, name, current: current.as_ref() };
+        let (txt, current) = (txt.as_deref(), current.as_ref());
+        let work = Work { host, settings, client, clock, reports, txt, name, current };
         let outcome = timeout(ATTEMPT_TIME, obtain(&work, account, known_account, &mut record))
             .await
             .unwrap_or_else(|_| {

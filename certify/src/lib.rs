@@ -26,6 +26,7 @@ mod failure;
 mod host;
 pub mod http;
 mod keeper;
+pub mod options;
 mod order;
 mod plan;
 mod record;
@@ -33,7 +34,7 @@ mod report;
 pub mod schedule;
 mod settings;
 
-pub use challenge::Challenge;
+pub use challenge::{Challenge, TxtFuture, TxtPublisher};
 pub use host::{Current, Host, HostError, Record, Wanted};
 pub use keeper::{Clock, Keeper, system_clock};
 pub use report::{Problem, Report, Reports};

@@ -13,7 +13,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _};
 use zeroize::Zeroizing;
 
-use crate::challenge::{Challenge, Published, tls_alpn_certificate};
+use crate::challenge::{Challenge, Published, TxtPublisher, tls_alpn_certificate};
 use crate::check::check;
 use crate::failure::{Failure, Scope};
 use crate::host::{Current, Host};
@@ -34,6 +34,7 @@ pub(crate) struct Work<'w, H: Host> {
     pub(crate) client: &'w Client,
     pub(crate) clock: &'w Clock,
     pub(crate) reports: &'w Reports,
+    pub(crate) txt: Option<&'w dyn TxtPublisher>,
     pub(crate) name: &'w str,
     pub(crate) current: Option<&'w Current>,
 }
@@ -177,6 +178,24 @@ impl<H: Host> Work<'_, H> {
 
     /// Answers the challenges until the authority has looked.
     async fn authorize(&self, order: &mut Order) -> Result<(), Failure> {
+        let mut shown = Vec::new();
+        let looked_at = self.answer(order, &mut shown).await;
+        for (name, value) in &shown {
+            if let Some(txt) = self.txt
+                && let Err(error) = txt.withdraw(name, value).await
+            {
+                tracing::warn!(name, error, "a TXT record that is needed no more stays");
+            }
+        }
+        looked_at
+    }
+
+    /// The TXT records that were published are added to `shown`.
+    async fn answer(
+        &self,
+        order: &mut Order,
+        shown: &mut Vec<(String, String)>,
+    ) -> Result<(), Failure> {
         let mut published = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -188,22 +207,34 @@ impl<H: Host> Work<'_, H> {
             let wanted = match kind {
                 ChallengeKind::Http01 => ChallengeType::Http01,
                 ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+                ChallengeKind::Dns01 => ChallengeType::Dns01,
             };
             let mut challenge = authorization.challenge(wanted).ok_or_else(|| {
                 Failure::refused(format!("the authority does not offer {kind} for this name"))
             })?;
             let answer = challenge.key_authorization();
-            let answer = match kind {
-                ChallengeKind::Http01 => Challenge::Http01 {
-                    token: challenge.token.clone(),
-                    key_authorization: answer.as_str().to_owned(),
-                },
-                ChallengeKind::TlsAlpn01 => Challenge::TlsAlpn01 {
-                    name: self.name.to_owned(),
-                    certificate: tls_alpn_certificate(self.name, &answer)?,
-                },
-            };
-            published.push(Published::new(self.host, answer));
+            match kind {
+                ChallengeKind::Http01 => {
+                    let (token, key_authorization) =
+                        (challenge.token.clone(), answer.as_str().to_owned());
+                    let answer = Challenge::Http01 { token, key_authorization };
+                    published.push(Published::new(self.host, answer));
+                }
+                ChallengeKind::TlsAlpn01 => {
+                    let certificate = tls_alpn_certificate(self.name, &answer)?;
+                    let answer = Challenge::TlsAlpn01 { name: self.name.to_owned(), certificate };
+                    published.push(Published::new(self.host, answer));
+                }
+                ChallengeKind::Dns01 => {
+                    let txt = self.txt.ok_or_else(|| {
+                        Failure::local("dns-01 is asked for, and no DNS server is given to update")
+                    })?;
+                    let base = self.name.strip_prefix("*.").unwrap_or(self.name);
+                    let (name, value) = (format!("_acme-challenge.{base}"), answer.dns_value());
+                    shown.push((name.clone(), value.clone()));
+                    txt.publish(&name, &value).await.map_err(Failure::refused)?;
+                }
+            }
             // After a crash the authority may be looking already.
             if challenge.status == ChallengeStatus::Pending {
                 challenge.set_ready().await.map_err(|error| self.failed(&error))?;

@@ -38,6 +38,8 @@ pub enum ChallengeKind {
     Http01,
     /// By a handshake on port 443 (RFC 8737).
     TlsAlpn01,
+    /// By a TXT record under `_acme-challenge` (RFC 8555, section 8.4); the only one for wildcards.
+    Dns01,
 }
 
 /// Key id and key of an account elsewhere.
@@ -67,7 +69,7 @@ pub enum SettingsError {
     #[error("the key of the external account has {0} bytes, which is too short")]
     ExternalKeyLength(usize),
     /// No such challenge.
-    #[error("{0:?} is no challenge that can be answered: http-01 or tls-alpn-01")]
+    #[error("{0:?} is no challenge that can be answered: http-01, tls-alpn-01 or dns-01")]
     Challenge(String),
 }
 
@@ -99,6 +101,7 @@ impl FromStr for ChallengeKind {
         match text {
             "http-01" => Ok(Self::Http01),
             "tls-alpn-01" => Ok(Self::TlsAlpn01),
+            "dns-01" => Ok(Self::Dns01),
             _ => Err(SettingsError::Challenge(text.to_owned())),
         }
     }
@@ -109,6 +112,7 @@ impl fmt::Display for ChallengeKind {
         f.write_str(match self {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01 => "dns-01",
         })
     }
 }

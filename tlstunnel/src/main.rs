@@ -6,10 +6,10 @@
 use std::process::ExitCode;
 
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use tlstunnel::config::offline;
 use tlstunnel::observe::log;
-use tlstunnel::options::{Command, CommandLine, Options, StorageCommand};
+use tlstunnel::options::{Command, CommandLine, Options, StorageCommand, command};
 use tlstunnel::run::{RunError, Stops, run};
 
 /// Failed.
@@ -18,7 +18,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let matches = match CommandLine::command().try_get_matches() {
+    let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };

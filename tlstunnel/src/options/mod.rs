@@ -5,7 +5,6 @@
 //!
 //! This module only parses. It opens nothing, so that the same options work where there are no files at all.
 
-mod acme;
 mod limits;
 mod values;
 
@@ -13,12 +12,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use certify::options::AcmeOptions;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config_proto::model::normalize_host;
 use ipnet::IpNet;
 
-pub use acme::AcmeOptions;
 pub use limits::LimitOptions;
 use values::{duration, size};
 
@@ -319,6 +318,11 @@ pub enum Switch {
     Off,
 }
 
+/// The command of [`CommandLine`], with every option's environment variable.
+pub fn command() -> clap::Command {
+    certify::options::environment(<CommandLine as clap::CommandFactory>::command(), "TLSTUNNEL")
+}
+
 impl Options {
     /// What `tlstunnel` does when it is told nothing: the defaults of every option, without the environment.
     pub fn defaults() -> Self {
@@ -393,7 +397,7 @@ mod tests {
 
     #[test]
     fn the_command_is_well_formed_and_needs_nothing() {
-        <CommandLine as clap::CommandFactory>::command().debug_assert();
+        command().debug_assert();
         let options = Options::defaults();
         assert_eq!(options.listen.frontend_port, 443);
         assert_eq!(options.listen.http_port, 80);
@@ -404,7 +408,7 @@ mod tests {
 
     #[test]
     fn every_option_is_read_from_the_environment_under_its_own_name() {
-        let command = <CommandLine as clap::CommandFactory>::command();
+        let command = command();
         for arg in command.get_arguments() {
             let Some(long) = arg.get_long().filter(|l| !["help", "version"].contains(l)) else {
                 continue;

@@ -2,11 +2,11 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use certify::http::{Client, Resolve, RootsError, public_roots, roots_from_pem};
+use certify::http::Resolve;
+use certify::options::AcmeOptions;
 use certify::schedule::Validity;
 use certify::{Challenge, Current, Host, HostError, Keeper, Record, Wanted};
 use config_proto::message::Refusal;
@@ -18,7 +18,6 @@ use crate::backend::Resolver;
 use crate::config::Configuration;
 use crate::config::warnings::terminates;
 use crate::gateway::{Gateway, Phase};
-use crate::options::AcmeOptions;
 use crate::tls::certificates::{Certificate, Source};
 
 /// The work, ready to be spawned; none without `--acme`. It ends when the gateway begins to stop.
@@ -31,9 +30,7 @@ pub(super) fn keeper(
     configuration: &Configuration,
 ) -> Result<Option<impl Future<Output = ()> + Send + use<>>, RunError> {
     let Some(settings) = options.settings() else { return Ok(None) };
-    let roots = options.acme_ca.as_deref().map_or_else(|| Ok(public_roots()), roots)?;
-    let client = Client::new(roots, Addresses(gateway.resolver.clone()))
-        .map_err(|error| RunError::Acme { path: None, error })?;
+    let client = options.client(Addresses(gateway.resolver.clone()))?;
     let host = Registered { gateway: Arc::clone(gateway), configuration: configuration.clone() };
     let reports = gateway.certificates.clone();
     let keeper = Keeper::new(host, settings, client, certify::system_clock(), reports);
@@ -44,12 +41,6 @@ pub(super) fn keeper(
             _ = phase.wait_for(|phase| *phase != Phase::Serving) => {}
         }
     }))
-}
-
-fn roots(path: &Path) -> Result<rustls::RootCertStore, RunError> {
-    let pem = std::fs::read_to_string(path)
-        .map_err(|error| RunError::Read { path: path.to_owned(), error })?;
-    roots_from_pem(&pem).map_err(|error| RunError::Acme { path: Some(path.to_owned()), error })
 }
 
 /// The names of the directory are resolved as those of backends are.
@@ -142,13 +133,4 @@ fn current(certificate: &Certificate) -> Option<Current> {
 
 fn failed(refusal: Refusal) -> HostError {
     HostError(refusal.message)
-}
-
-impl RunError {
-    pub(super) fn acme_message(path: Option<&Path>, error: &RootsError) -> String {
-        match path {
-            Some(path) => format!("{}: {error}", path.display()),
-            None => error.to_string(),
-        }
-    }
 }

@@ -61,22 +61,9 @@ pub enum RunError {
         /// What the system says.
         error: std::io::Error,
     },
-    /// A file that was named.
-    #[error("cannot read {}: {error}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// The authorities that a directory's own certificate may come from.
-    #[error("{}", Self::acme_message(path.as_deref(), error))]
-    Acme {
-        /// The file, if there is one.
-        path: Option<PathBuf>,
-        /// Why they cannot be used.
-        error: certify::http::RootsError,
-    },
+    /// How certificates are to be obtained.
+    #[error(transparent)]
+    Acme(#[from] certify::options::AcmeOptionsError),
     /// The operating system gives no event loop, thread or descriptor.
     #[error("the system refuses what the gateway needs: {0}; is the limit of open files too low?")]
     System(#[from] std::io::Error),
