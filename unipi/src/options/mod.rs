@@ -1,0 +1,125 @@
+//! The command line and the environment: what the site server is told at start.
+//!
+//! Every option `--some-name` is also read from `UNIPI_SOME_NAME`; the command line wins. Names and defaults are the
+//! original's where it has them. This module only parses: it opens nothing. Each part has a file of its own.
+
+mod limits;
+mod listen;
+mod observe;
+mod repository;
+mod site;
+mod values;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+pub use limits::LimitOptions;
+pub use listen::ListenOptions;
+pub use observe::{LogFormat, ObserveOptions};
+pub use repository::{AccessOptions, RefreshOptions};
+pub use site::{SiteOptions, StorageOptions};
+
+use crate::git::Remote;
+use values::remote;
+
+/// How to run the site server.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "unipi",
+    version,
+    about = "A site server: a static web site straight out of a git repository",
+    long_about = "A site server: fetches a branch of a git repository into memory, serves it over HTTP, and refreshes on a \
+        webhook. Publishing is git push.\n\nTLS is the gateway's (tlstunnel). Every option is also read from the \
+        environment: --hook-secret-file from UNIPI_HOOK_SECRET_FILE."
+)]
+pub struct Options {
+    /// The repository and its branch or tag: https, http, git or ssh [default branch: the remote's]
+    #[arg(long, env = "UNIPI_REMOTE", value_name = "URL[#BRANCH]", value_parser = remote)]
+    pub remote: Remote,
+
+    /// The instance's name, in logs
+    #[arg(long, env = "UNIPI_NAME", default_value = "unipi")]
+    pub name: String,
+
+    /// Writes the bound addresses as JSON to this file once every listener is open
+    #[arg(long, env = "UNIPI_READY_FILE", value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+
+    /// Where clients come in.
+    #[command(flatten)]
+    pub listen: ListenOptions,
+    /// How the repository lets us in.
+    #[command(flatten)]
+    pub access: AccessOptions,
+    /// When it is looked at.
+    #[command(flatten)]
+    pub refresh: RefreshOptions,
+    /// What the site is.
+    #[command(flatten)]
+    pub site: SiteOptions,
+    /// Where the site is kept.
+    #[command(flatten)]
+    pub storage: StorageOptions,
+    /// What clients may cost.
+    #[command(flatten)]
+    pub limits: LimitOptions,
+    /// Logs and metrics.
+    #[command(flatten)]
+    pub observe: ObserveOptions,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
+        let fixed = ["unipi", "--remote", "https://forge.example/site.git#main"];
+        Options::try_parse_from(fixed.iter().chain(arguments))
+    }
+
+    #[test]
+    fn options_as_the_original_names_them() {
+        let options =
+            parse(&["--port", "8080", "--hook", "/h", "--mime-type", ".Foo:text/foo"]).unwrap();
+        assert_eq!(options.remote.reference.as_deref(), Some("main"));
+        assert_eq!(options.listen.http(), ["[::]:8080".parse().unwrap()]);
+        assert_eq!(options.refresh.hook, "/h");
+        assert_eq!(
+            options.site.mime_type,
+            [("foo".to_owned(), HeaderValue::from_static("text/foo"))]
+        );
+        assert_eq!(options.site.max_site_size, 256 << 20);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for bad in [
+            &["--hook", "hook"][..],
+            &["--hook", "/a?b"],
+            &["--mime-type", "x"],
+            &["--default-mime-type", "text"],
+            &["--max-site-size", "5 parsecs"],
+            &["--max-target", "1"],
+            &["--head-timeout", "1y"],
+            &["--poll", "0"],
+            &["--keep", "0"],
+            &["--ssh-authenticator", "MD5:00"],
+            &["--hook-open", "--hook-secret-file", "x"],
+            &["--default", "/%zz"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(Options::try_parse_from(["unipi"]).is_err());
+        assert!(Options::try_parse_from(["unipi", "--remote", "ftp://x/y"]).is_err());
+    }
+
+    #[test]
+    fn definition_is_sound() {
+        use clap::CommandFactory as _;
+        Options::command().debug_assert();
+    }
+}

@@ -1,0 +1,30 @@
+//! Logs.
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+
+/// Logs.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct ObserveOptions {
+    /// What is logged: error, warn, info, debug, trace, or by part as in info,unipi::git=debug
+    #[arg(long, env = "UNIPI_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    pub log_level: String,
+
+    /// How log lines look
+    #[arg(long, env = "UNIPI_LOG_FORMAT", default_value = "human", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+
+    /// Logs a line for every request
+    #[arg(long, env = "UNIPI_ACCESS_LOG", value_parser = BoolishValueParser::new())]
+    pub access_log: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For eyes.
+    Human,
+    /// A JSON object on each line.
+    Json,
+}

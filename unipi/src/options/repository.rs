@@ -1,0 +1,45 @@
+//! Where the site comes from, and when it is looked at.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::values::{authenticator, url_path};
+use crate::git::HostKeyPin;
+
+/// How the repository lets us in.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Access to the repository")]
+pub struct AccessOptions {
+    /// The private SSH key, in OpenSSH or PKCS#8 PEM form without a passphrase
+    #[arg(long, env = "UNIPI_SSH_KEY_FILE", value_name = "FILE", requires = "ssh_authenticator")]
+    pub ssh_key_file: Option<PathBuf>,
+
+    /// The server's SSH key: SHA256:FINGERPRINT, or the public key itself (ssh-ed25519 AAAA...)
+    #[arg(long, env = "UNIPI_SSH_AUTHENTICATOR", value_name = "KEY", value_parser = authenticator,
+          requires = "ssh_key_file")]
+    pub ssh_authenticator: Option<HostKeyPin>,
+}
+
+/// When the repository is looked at.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Refreshing")]
+pub struct RefreshOptions {
+    /// The path of the webhook
+    #[arg(long, env = "UNIPI_HOOK", default_value = "/hook", value_name = "PATH", value_parser = url_path)]
+    pub hook: String,
+
+    /// The file with the webhook's secret, as the forge has it; without it there is no webhook
+    #[arg(long, env = "UNIPI_HOOK_SECRET_FILE", value_name = "FILE")]
+    pub hook_secret_file: Option<PathBuf>,
+
+    /// Refreshes on any GET or POST of the hook's path, unsigned, as the original did
+    #[arg(long, env = "UNIPI_HOOK_OPEN", conflicts_with = "hook_secret_file",
+          value_parser = BoolishValueParser::new())]
+    pub hook_open: bool,
+
+    /// Looks at the repository every so many seconds, unasked; a little more or less each time
+    #[arg(long, env = "UNIPI_POLL", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub poll: Option<u64>,
+}
