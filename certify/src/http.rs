@@ -95,6 +95,16 @@ pub trait Resolve: Send + Sync + 'static {
         &'a self,
         host: &'a str,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, String>> + Send + 'a>>;
+
+    /// The name that `name` is a CNAME for, as anybody would be told; none when it has no such record. Asked for names
+    /// that our own DNS server does not answer for.
+    fn alias<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send + 'a>> {
+        let _ = name;
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// The client. A clone is another handle on the same.
@@ -105,7 +115,7 @@ pub struct Client {
 
 struct Shared {
     tls: Arc<ClientConfig>,
-    resolver: Box<dyn Resolve>,
+    resolver: Arc<dyn Resolve>,
     /// `Retry-After` of the last answer that was no success.
     retry_after: Mutex<Option<u64>>,
 }
@@ -168,10 +178,15 @@ impl Client {
             .with_no_client_auth();
         let shared = Shared {
             tls: Arc::new(tls),
-            resolver: Box::new(resolver),
+            resolver: Arc::new(resolver),
             retry_after: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Who is asked for addresses.
+    pub fn resolver(&self) -> Arc<dyn Resolve> {
+        Arc::clone(&self.shared.resolver)
     }
 
     /// `Retry-After` of the last answer, in seconds, if that answer was no success.

@@ -1,0 +1,44 @@
+//! Where a name leads: CNAME records, of our own server or of somebody else's.
+
+use hickory_proto::op::Message;
+use hickory_proto::rr::{Name, RData, RecordType};
+use std::net::SocketAddr;
+
+use super::exchange::ask;
+use super::{DnsError, MAX_ALIASES, parse_name, shown};
+use crate::http::Resolve;
+
+/// The name that `name` stands for; itself when it has no CNAME record. `server` is asked first, as it knows its own
+/// zones without delay, then the program's resolver.
+pub(super) async fn follow(
+    server: SocketAddr,
+    name: &Name,
+    resolver: &dyn Resolve,
+) -> Result<Name, DnsError> {
+    let mut at = name.clone();
+    for _ in 0..=MAX_ALIASES {
+        let next = match ask(server, &at, RecordType::CNAME).await {
+            Ok(answer) if answer.metadata.authoritative => target(&answer, &at),
+            // Not this server's: a referral, or a refusal.
+            Ok(_) | Err(DnsError::Answer { .. }) => {
+                let found = resolver.alias(&shown(&at)).await.map_err(DnsError::Resolve)?;
+                found.map(|found| parse_name(&found)).transpose()?
+            }
+            Err(error) => return Err(error),
+        };
+        match next {
+            Some(next) => at = next.to_lowercase(),
+            None => return Ok(at),
+        }
+    }
+    Err(DnsError::Aliases(shown(name)))
+}
+
+fn target(answer: &Message, name: &Name) -> Option<Name> {
+    answer.answers.iter().filter(|record| record.name == *name).find_map(|record| {
+        match &record.data {
+            RData::CNAME(target) => Some(target.0.clone()),
+            _ => None,
+        }
+    })
+}
