@@ -7,6 +7,9 @@
 //! the next → [`challenge`] is what the authority looks at meanwhile → [`check`] looks at what came → [`Host::install`]
 //! puts it into use. [`Keeper`] is the loop around it; [`Reports`] is what people see.
 //!
+//! What is in use lives in the program: [`certificate`] loads one certificate with its key, [`certificates`] finds the one for a
+//! server name, [`challenges`] holds what the authority may look at, [`self_signed`] makes certificates for development.
+//!
 //! # What it promises
 //!
 //! - One order at a time, and an order that was begun is gone on with after a crash: its address and its key are stored
@@ -20,8 +23,12 @@
 #![forbid(unsafe_code)]
 
 mod account;
+pub mod certificate;
+pub mod certificates;
 pub mod challenge;
+pub mod challenges;
 pub mod check;
+pub mod dns;
 mod failure;
 mod host;
 pub mod http;
@@ -32,9 +39,17 @@ mod plan;
 mod record;
 mod report;
 pub mod schedule;
+pub mod self_signed;
 mod settings;
 
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+
+pub use certificate::{Certificate, CertificateError, Source};
+pub use certificates::CertificateTable;
 pub use challenge::{Challenge, TxtFuture, TxtPublisher};
+pub use challenges::Challenges;
 pub use host::{Current, Host, HostError, Record, Wanted};
 pub use keeper::{Clock, Keeper, system_clock};
 pub use report::{Problem, Report, Reports};
@@ -42,3 +57,10 @@ pub use settings::{
     ChallengeKind, ExternalAccount, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, Settings, SettingsError,
     directory_url,
 };
+
+/// The one cryptographic provider of the house. X25519MLKEM768 is its first key-exchange group.
+pub fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    &PROVIDER
+}

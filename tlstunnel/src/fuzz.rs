@@ -5,10 +5,10 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use proxy_protocol::{MAX_V2_LEN, Parsed};
 use tokio::io::AsyncReadExt;
 
 use crate::client_hello::{self, Hello, HelloError};
-use crate::proxy_protocol::{self, MAX_V2_LEN, Parsed};
 use crate::redirect;
 
 /// Bytes of the longest ClientHello that [`client_hello`] allows.

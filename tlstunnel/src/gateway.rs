@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use certify::Challenges;
 use tokio::sync::watch;
 
 use crate::backend::Resolver;
 use crate::counters::Counters;
 use crate::limits::Limits;
 use crate::live::LiveConnections;
-use crate::redirect::Challenges;
 use crate::route::RoutingTable;
 use crate::tls::Termination;
 use crate::tls::certificates::CertificateTable;
@@ -51,9 +51,9 @@ pub struct Gateway {
     pub counters: Counters,
     /// Every open connection.
     pub live: LiveConnections,
-    /// Answers to ACME http-01 challenges, which port 80 gives before it redirects.
+    /// ACME challenges: http-01 is answered by port 80 before it redirects, tls-alpn-01 by port 443.
     pub challenges: Challenges,
-    /// Handshake policies with their ticket keys, and certificates for tls-alpn-01 challenges.
+    /// Handshake policies with their ticket keys.
     pub tls: Termination,
     /// How the work on certificates from an authority goes.
     pub certificates: certify::Reports,

@@ -30,7 +30,6 @@ pub mod listen;
 pub mod live;
 pub mod observe;
 pub mod options;
-pub mod proxy_protocol;
 pub mod redirect;
 pub mod route;
 pub mod run;

@@ -10,13 +10,13 @@ use std::time::Duration;
 use config_proto::model::{
     BackendAddress, BackendTls, Balance, HealthCheck, Mode, ProxyVersion, Route, RouteName,
 };
+use proxy_protocol::Addresses;
 use rustls::pki_types::PrivateKeyDer;
 use tlstunnel::backend::{
     BackendSummary, Backends, ClientInfo, ConnectError, ResolveError, Resolver, ResolverOptions,
     TlsInfo,
 };
 use tlstunnel::limits::Limits;
-use tlstunnel::proxy_protocol::{self, Addresses};
 use tlstunnel::route::ActiveRoute;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};

@@ -127,12 +127,16 @@ fn challenges_are_answered_and_end() {
         stream.shutdown(Shutdown::Write).unwrap();
         read_text(&mut stream)
     };
-    world.gateway.challenges.insert("tok".into(), "tok.thumbprint".into());
+    let challenge = certify::Challenge::Http01 {
+        token: "tok".into(),
+        key_authorization: "tok.thumbprint".into(),
+    };
+    world.gateway.challenges.publish(&challenge);
     let answer = get();
     assert!(
         answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\ntok.thumbprint")
     );
-    world.gateway.challenges.remove("tok");
+    world.gateway.challenges.withdraw(&challenge);
     assert!(get().starts_with("HTTP/1.1 301 "));
 }
 

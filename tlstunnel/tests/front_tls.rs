@@ -312,13 +312,16 @@ fn acme_tls_alpn_challenges_are_answered_first() {
     let world = World::new();
     world.route("a.example.org", &[backend("b")], RouteSettings::default());
     let challenge = world.certify(&["challenge.invalid"]);
-    let challenges = &world.gateway.tls.challenges;
-    challenges.insert("a.example.org".into(), Arc::clone(challenge.certified_key()));
+    let challenge = certify::Challenge::TlsAlpn01 {
+        name: "a.example.org".into(),
+        certificate: Arc::clone(challenge.certified_key()),
+    };
+    world.gateway.challenges.publish(&challenge);
     // The certificate is not for the name, which is how the test sees that it is the challenge's.
     let error = world.tls("a.example.org", &["acme-tls/1"]).unwrap_err();
     assert!(error.to_string().contains("challenge.invalid"), "{error}");
     assert!(world.tls("a.example.org", &["http/1.1"]).is_ok());
-    challenges.remove("a.example.org");
+    world.gateway.challenges.withdraw(&challenge);
     let error = world.tls("a.example.org", &["acme-tls/1"]).unwrap_err();
     assert!(is_alert(&error, AlertDescription::NoApplicationProtocol), "{error}");
 }

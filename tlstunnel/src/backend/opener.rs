@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use config_proto::model::{BackendHost, ProxyVersion};
+use proxy_protocol::{Extras, TlsExtras};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -12,7 +13,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Backend, BackendStream, ClientInfo, ResolveError, Resolver, TlsConnector};
 use crate::forward::Socket;
-use crate::proxy_protocol::{self, Extras, TlsExtras};
 
 /// Why one backend could not be used.
 #[derive(Debug, thiserror::Error)]

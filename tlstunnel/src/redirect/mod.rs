@@ -1,9 +1,8 @@
 //! Port 80: a permanent redirect to https, and answers to ACME http-01 challenges before it.
 //!
 //! `request` turns the bytes of one request head into an answer and knows no sockets; `location` makes the address
-//! that a redirect names; [`Challenges`] are the challenges. This module moves the bytes, within limits of size and time.
+//! that a redirect names; `certify` publishes the challenges. This module moves the bytes, within limits of size and time.
 
-mod challenges;
 mod location;
 mod request;
 
@@ -11,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use certify::Challenges;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -19,7 +19,6 @@ use crate::gateway::{Gateway, Phase};
 use crate::live::{Admitted, Slot};
 use crate::serve::last_words;
 
-pub use challenges::Challenges;
 use request::{Answer, Kind, Rules, Step, judge, too_large};
 
 /// Requests on one connection; the answer to the last one closes it.

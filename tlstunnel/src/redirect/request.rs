@@ -1,6 +1,8 @@
 //! One request head and its answer: bytes in, bytes out.
 
-use super::{Challenges, location};
+use certify::Challenges;
+
+use super::location;
 
 /// Most header fields of a request.
 const MAX_FIELDS: usize = 100;
@@ -160,7 +162,7 @@ fn challenge(method: &str, target: &str, challenges: &Challenges) -> Option<Stri
     if !matches!(method, "GET" | "HEAD") {
         return None;
     }
-    challenges.get(token)
+    challenges.key_authorization(token)
 }
 
 /// The Host field; the outer `None` when there is more than one, or one that is not text (RFC 9112, section 3.2).
@@ -230,7 +232,10 @@ mod tests {
 
     fn with<T>(f: impl FnOnce(Rules<'_>) -> T) -> T {
         let challenges = Challenges::default();
-        challenges.insert("tok".into(), "tok.thumb".into());
+        challenges.publish(&certify::Challenge::Http01 {
+            token: "tok".into(),
+            key_authorization: "tok.thumb".into(),
+        });
         f(Rules { https_port: 443, challenges: &challenges })
     }
 

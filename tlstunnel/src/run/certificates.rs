@@ -106,21 +106,11 @@ impl Host for Registered {
     }
 
     fn publish(&self, challenge: &Challenge) {
-        match challenge {
-            Challenge::Http01 { token, key_authorization } => {
-                self.gateway.challenges.insert(token.clone(), key_authorization.clone());
-            }
-            Challenge::TlsAlpn01 { name, certificate } => {
-                self.gateway.tls.challenges.insert(name.clone(), Arc::clone(certificate));
-            }
-        }
+        self.gateway.challenges.publish(challenge);
     }
 
     fn withdraw(&self, challenge: &Challenge) {
-        match challenge {
-            Challenge::Http01 { token, .. } => self.gateway.challenges.remove(token),
-            Challenge::TlsAlpn01 { name, .. } => self.gateway.tls.challenges.remove(name),
-        }
+        self.gateway.challenges.withdraw(challenge);
     }
 }
 

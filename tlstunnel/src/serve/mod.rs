@@ -24,7 +24,6 @@ use crate::client_hello::{self, Hello, HelloError, Refused, ServerName};
 use crate::forward::{Meters, Socket, forward};
 use crate::gateway::{Gateway, Phase};
 use crate::live::{Admitted, Slot};
-use crate::proxy_protocol;
 use crate::route::ActiveRoute;
 use crate::tls::ALPN_ACME_TLS;
 use crate::tls::certificate::Certificate;
@@ -189,7 +188,7 @@ async fn establish(
     let Hello { raw, server_name, accepted } = hello;
     let accepted = match (server_name.as_deref(), accepted) {
         (Some(name), Ok(accepted)) if offers_only_acme(&accepted) => {
-            match gateway.tls.challenges.get(name) {
+            match gateway.challenges.certificate(name) {
                 Some(key) => {
                     live.set_route(Some(name), None);
                     return Err(answer_challenge(stream, accepted, key, deadline).await);

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use tlstunnel::proxy_protocol::{
+use proxy_protocol::{
     Addresses, Extras, MAX_V1_LEN, MAX_V2_LEN, MalformedHeader, Parsed, ReadHeaderError, TlsExtras,
     encode_v1, encode_v2, parse, read_header,
 };

@@ -1,8 +1,11 @@
-//! PROXY protocol v1 and v2: tells a backend, or learns from a load balancer, who the client is ("The PROXY protocol,
-//! versions 1 & 2", haproxy's `proxy-protocol.txt`).
+//! The PROXY protocol, versions 1 and 2 (haproxy's `proxy-protocol.txt`): tells a backend, or learns from a load balancer,
+//! who the client is.
 //!
-//! Bytes come in, [`Addresses`] go out, and the other way round. [`parse`] needs no socket; [`read_header`] drives it
-//! over a stream and never reads a byte beyond the header. Whether the sender is trusted is the caller's decision.
+//! Bytes come in, [`Addresses`] go out, and the other way round. [`parse()`] needs no socket; [`read_header`] drives it
+//! over a stream and never reads a byte beyond the header.
+//!
+//! This room must not know whom to trust: that is the decision of the program that accepted the connection.
+#![forbid(unsafe_code)]
 
 mod encode;
 mod parse;

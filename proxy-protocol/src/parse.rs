@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Addresses, MAX_V1_LEN, MAX_V2_LEN, V2_FIXED_LEN, V2_SIGNATURE, v2};
+use crate::{Addresses, MAX_V1_LEN, MAX_V2_LEN, V2_FIXED_LEN, V2_SIGNATURE, v2};
 
 const V1_START: &[u8] = b"PROXY ";
 /// `PROXY UNKNOWN\r\n`: no header of either version is shorter.

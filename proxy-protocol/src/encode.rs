@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{V2_SIGNATURE, v2};
+use crate::{V2_SIGNATURE, v2};
 
 /// What a v2 header says besides the addresses (section 2.2.1 onwards). Values over 65,535 bytes are left out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,7 +73,7 @@ pub fn encode_v2(source: SocketAddr, destination: SocketAddr, extras: &Extras<'_
         push_tlv(&mut body, v2::TLV_SSL, &ssl_value(tls));
     }
 
-    let mut header = Vec::with_capacity(super::V2_FIXED_LEN + body.len());
+    let mut header = Vec::with_capacity(crate::V2_FIXED_LEN + body.len());
     header.extend_from_slice(&V2_SIGNATURE);
     header.push(v2::VERSION | v2::COMMAND_PROXY);
     header.push(family);

@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::provider;
+use crate::provider;
 
 /// The largest PEM text of a chain or a key that is looked at. A long chain of RSA-4096 certificates has about 16 KiB.
 pub const MAX_PEM_BYTES: usize = 256 * 1024;
@@ -24,7 +24,7 @@ pub const MAX_CHAIN: usize = 16;
 pub enum Source {
     /// Files named at start.
     File,
-    /// Made by the gateway for development.
+    /// Made by the program for development.
     SelfSigned,
     /// Sent over the control protocol.
     Uploaded,
@@ -277,9 +277,9 @@ impl Certificate {
     }
 }
 
-/// The gateway chooses the certificate before the handshake, so rustls has no choice left.
+/// Shows one certificate, for programs that choose it before the handshake: rustls has no choice left.
 #[derive(Debug)]
-pub(super) struct Always(pub(super) Arc<CertifiedKey>);
+pub struct Always(pub Arc<CertifiedKey>);
 
 impl ResolvesServerCert for Always {
     fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
@@ -336,10 +336,11 @@ fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::time::SystemTime;
 
-    use super::super::self_signed::{PemPair, authority, leaf, wildcard};
     use super::*;
+    use crate::self_signed::{PemPair, authority, leaf, wildcard};
 
     fn load(chain: &str, key: &str) -> Result<Certificate, CertificateError> {
         Certificate::from_pem(chain, key, Source::Uploaded)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
-pub use super::certificate::{Certificate, CertificateError, Source};
+pub use crate::certificate::{Certificate, CertificateError, Source};
 
 /// Which certificate is shown for which name.
 ///
@@ -126,10 +126,11 @@ impl CertificateTable {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::time::SystemTime;
 
-    use super::super::self_signed::{self, PemPair};
     use super::*;
+    use crate::self_signed::{self, PemPair};
 
     fn certificate(authority: &PemPair, names: &[&str]) -> Arc<Certificate> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::{Addresses, MalformedHeader, Parsed, parse};
+use crate::{Addresses, MalformedHeader, Parsed, parse};
 
 /// Why no header could be read.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum ReadHeaderError {
 ///
 /// The parser says how many bytes a header has more at least, and exactly those are read. So nothing has to be given
 /// back, and an ordinary stream can follow. (Peeking would see bytes before they are complete and turn in circles.) The
-/// bytes held are bounded by [`super::MAX_V1_LEN`] and [`super::MAX_V2_LEN`].
+/// bytes held are bounded by [`crate::MAX_V1_LEN`] and [`crate::MAX_V2_LEN`].
 ///
 /// `None`: the connection is the proxy's own, or the proxy does not tell. The caller sets the time limit.
 ///
