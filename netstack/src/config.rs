@@ -1,6 +1,6 @@
 //! Limits of a stack, and the addresses and routes of an interface.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::error::ConfigError;
@@ -91,6 +91,21 @@ pub struct Route {
 }
 
 impl InterfaceConfig {
+    /// The interface by which a host talks to itself (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3). Its
+    /// device must give back every frame that it is given. Packets to addresses of the other
+    /// interfaces go this way too.
+    #[must_use]
+    pub fn loopback() -> Self {
+        let addresses =
+            vec![(Ipv4Addr::LOCALHOST.into(), 8), (IpAddr::from(Ipv6Addr::LOCALHOST), 128)];
+        Self { addresses, ..Self::default() }
+    }
+
+    /// Whether the addresses are those of [`InterfaceConfig::loopback`].
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.addresses.first().is_some_and(|(address, _)| address.is_loopback())
+    }
+
     /// Checks that hosts can have the addresses, and that gateways are neighbours.
     ///
     /// # Errors
@@ -101,7 +116,8 @@ impl InterfaceConfig {
         }
         for &(address, prefix) in &self.addresses {
             let bits = if address.is_ipv4() { 32 } else { 128 };
-            if prefix > bits || !is_host(address) {
+            let fits = address.is_loopback() == self.is_loopback();
+            if prefix > bits || !is_host(address) || !fits {
                 return Err(ConfigError::Address(address, prefix));
             }
         }
@@ -137,7 +153,10 @@ impl InterfaceConfig {
     }
 
     pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.addresses.iter().any(|&(own, _)| own == address)
+        let is = |&(own, prefix): &(IpAddr, u8)| {
+            own == address || (own.is_loopback() && in_network(address, own, prefix))
+        };
+        self.addresses.iter().any(is)
     }
 }
 
@@ -155,7 +174,7 @@ pub(crate) fn in_network(address: IpAddr, other: IpAddr, prefix: u8) -> bool {
 /// Whether a host can have this address.
 pub(crate) fn is_host(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    !broadcast && !address.is_unspecified() && !address.is_multicast() && !address.is_loopback()
+    !broadcast && !address.is_unspecified() && !address.is_multicast()
 }
 
 #[cfg(test)]
@@ -201,11 +220,14 @@ mod tests {
             addresses: vec![(address(text), prefix)],
             routes: vec![],
         };
-        for (text, prefix) in
-            [("0.0.0.0", 8), ("224.0.0.1", 8), ("10.0.0.1", 33), ("ff02::1", 64), ("127.0.0.1", 8)]
+        for (text, prefix) in [("0.0.0.0", 8), ("224.0.0.1", 8), ("10.0.0.1", 33), ("ff02::1", 64)]
         {
             assert!(with(text, prefix).validate().is_err(), "{text}/{prefix}");
         }
+        let mut mixed = with("10.0.0.1", 24);
+        mixed.addresses.push((address("127.0.0.1"), 8));
+        assert!(mixed.validate().is_err());
+        assert!(InterfaceConfig::loopback().validate().is_ok());
         let mut config = with("10.0.0.1", 24);
         config.routes.push(Route {
             network: address("0.0.0.0"),

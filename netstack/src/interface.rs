@@ -115,6 +115,9 @@ impl<D: Device> Port<D> {
         let Some(destination) = destination_of(packet) else {
             return wire.counters.drop(DropReason::Malformed);
         };
+        if self.config.is_loopback() {
+            return self.send_to(self.capabilities.hardware_address, packet, wire);
+        }
         let Some((hop, _)) = self.config.next_hop(destination) else {
             return wire.counters.drop(DropReason::NoRoute);
         };

@@ -11,6 +11,14 @@ pub struct SocketId {
     pub(crate) generation: u32,
 }
 
+impl SocketId {
+    /// The socket's place among the open ones: below the number of sockets that were ever open at
+    /// the same time, and used again after a close.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
 /// A set of things that a socket is ready for, as `epoll` reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Readiness(u8);

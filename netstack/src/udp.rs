@@ -54,6 +54,11 @@ impl UdpSocket {
         Some(datagram)
     }
 
+    /// What [`UdpSocket::pop`] would give.
+    pub(crate) fn first(&self) -> Option<(SocketAddr, SocketAddr, &[u8])> {
+        self.queue.front().map(|(from, to, data)| (*from, *to, data.as_slice()))
+    }
+
     pub(crate) fn readiness(&self) -> Readiness {
         let mut ready = Readiness::WRITABLE;
         if !self.queue.is_empty() || self.error.is_some() {

@@ -81,12 +81,19 @@ impl<D: Device> Stack<D> {
         now: Duration,
     ) -> Result<(), DropReason> {
         let port = &self.ports[from.0];
-        let ours = port.config.has(header.destination);
+        let loopback = port.config.is_loopback();
+        let has = |address| match loopback {
+            true => self.ports.iter().any(|port| port.config.has(address)),
+            false => port.config.has(address),
+        };
+        let ours = has(header.destination);
         let verify = !port.capabilities.trusted_checksums;
         let solicits = header.protocol == IpProtocol::Icmpv6;
         // Duplicate address detection solicits from the unspecified address (RFC 4862 §5.4.2).
         let plausible = is_host(header.source) || (solicits && header.source.is_unspecified());
-        if !plausible || port.config.has(header.source) {
+        // Only this host sends from its own addresses (RFC 1122 §3.2.1.3).
+        let own = has(header.source) || header.source.is_loopback();
+        if !plausible || own != loopback {
             return Err(DropReason::Address);
         }
         let payload = ETHERNET + header.payload.start..ETHERNET + header.payload.end;

@@ -11,7 +11,7 @@ mod tcp;
 mod udp;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use smoltcp::socket::tcp::State;
@@ -118,6 +118,16 @@ impl<D: Device> Stack<D> {
     /// The device of an interface.
     pub fn device_mut(&mut self, interface: usize) -> Option<&mut D> {
         self.ports.get_mut(interface).map(|port| &mut port.device)
+    }
+
+    /// Whether an interface has this address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.ports.iter().any(|port| port.config.has(address))
+    }
+
+    /// The bounds within which the stack works.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Lets `capture` see every frame from now on.

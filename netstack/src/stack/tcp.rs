@@ -425,6 +425,25 @@ impl<D: Device> Stack<D> {
         source: Option<IpAddr>,
         destination: IpAddr,
     ) -> Result<(usize, IpAddr), SocketError> {
+        // What this host sends to itself never leaves it.
+        let own = self.ports.iter().find(|port| port.config.has(destination));
+        let loopback = self.ports.iter().find(|port| port.config.is_loopback());
+        if let (Some(own), Some(loopback)) = (own, loopback) {
+            let source = match source {
+                Some(source) => source,
+                None if destination.is_loopback() => {
+                    own.config.source_for(destination).unwrap_or(destination)
+                }
+                None => destination,
+            };
+            let same = source.is_ipv4() == destination.is_ipv4();
+            let known = self.has_address(source);
+            return match (same, known) {
+                (true, true) => Ok((loopback.number, source)),
+                (true, false) => Err(SocketError::AddressNotAvailable),
+                (false, _) => Err(SocketError::InvalidAddress),
+            };
+        }
         if let Some(source) = source {
             let owner = self.ports.iter().find(|port| port.config.has(source));
             let port = owner.ok_or(SocketError::AddressNotAvailable)?;

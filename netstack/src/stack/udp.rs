@@ -129,6 +129,22 @@ impl<D: Device> Stack<D> {
         Ok((data, from, to))
     }
 
+    /// The oldest datagram as [`Stack::recv_from`] gives it, which stays (MSG_PEEK).
+    ///
+    /// # Errors
+    /// As [`Stack::recv_from`].
+    pub fn peek_from(
+        &mut self,
+        id: SocketId,
+    ) -> Result<(Vec<u8>, SocketAddr, SocketAddr), SocketError> {
+        let socket = self.udp_socket(id)?;
+        if let Some(error) = socket.error.take() {
+            return Err(error);
+        }
+        let (from, to, data) = socket.first().ok_or(SocketError::WouldBlock)?;
+        Ok((data.to_vec(), from, to))
+    }
+
     /// Hands a received datagram to its socket.
     pub(super) fn datagram(
         &mut self,
