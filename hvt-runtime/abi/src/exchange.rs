@@ -15,11 +15,11 @@
 //!
 //! # Memory
 //!
-//! The tender copies the structure and both arrays before it acts on them, so it does not matter when the guest changes
-//! them during the call. The bytes of frames go between the guest's memory and the host's kernel without a copy in the
-//! tender where the device allows it. A structure, array, frame or room that is not wholly in memory that the guest may
-//! read (structure and rooms: write) ends the guest; so rooms that are not used must be good too, when the tender gets to
-//! them. The two arrays may not overlap the structure or each other if the guest wants to make sense of the answer.
+//! The tender copies the structure, and each descriptor once when it gets to it, so it does not matter when the guest
+//! changes them during the call. The bytes of frames go between the guest's memory and the host's kernel without a copy in
+//! the tender, except on a stream socket (passt). The structure, both arrays and every room must be writable to the guest
+//! and every frame readable, else the guest is ended; of the rooms that stay empty only the first is looked at. The arrays
+//! may not overlap the structure or each other if the guest wants to make sense of the answer.
 //!
 //! # Bounds
 //!
@@ -59,9 +59,7 @@ pub struct Exchange {
     pub send_count: u32,
     /// In: how many rooms there are, at most [`MAX_FRAMES`].
     pub receive_count: u32,
-    /// Out: how many frames were sent, that is, have the status [`crate::hypercall::RESULT_OK`]. When it equals
-    /// `send_count` the descriptors of frames to send are left as they are; when not, [`Frame::status`] of every one is
-    /// written.
+    /// Out: how many frames were sent. Only when it is below `send_count` is there a [`Frame::status`] to look at.
     pub sent: u32,
     /// Out: how many rooms were filled: the first so many.
     pub received: u32,
@@ -84,14 +82,14 @@ pub struct Frame {
     pub len: u32,
     /// In: index in the manifest of the device to send to. Out of a receive: the device that it came from.
     pub handle: u16,
-    /// Out: a result code of [`crate::hypercall`]. For a frame to send: OK; AGAIN when the device takes no more now and
-    /// the frame was not sent; INVALID for a wrong device, length or offload, or a frame that the host refuses;
-    /// UNSPECIFIED when the host fails (a link that is down). For a received frame: OK, or INVALID when the frame was
-    /// longer than the room and lost its end.
+    /// Out: a result code of [`crate::hypercall`]. For a frame to send it is written only when the frame was not sent, so
+    /// the guest puts zero there before: AGAIN when the device takes no more now; INVALID for a wrong device, length or
+    /// offload, or a frame that the host refuses; UNSPECIFIED when the host fails (a link that is down). For a received
+    /// frame it is always written: OK, or INVALID when the frame was longer than the room and lost its end.
     pub status: u16,
     /// In for a frame to send, out of a receive; all zero on a device without offload.
     pub offload: Offload,
-    /// Always zero.
+    /// Fills the structure. The guest leaves zero; the tender writes zero with a received frame.
     pub pad: [u8; 6],
 }
 

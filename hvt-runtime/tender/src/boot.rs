@@ -106,7 +106,7 @@ impl BootData<'_> {
             args_len: args.len() as u64,
             env: places.env,
             env_len: env.len() as u64,
-            net_offload: 0,
+            net_offload: self.devices.offload_set(),
         };
         space.loader_write(hvt_abi::boot::BOOT_EXTENSION_ADDRESS, extension)
     }

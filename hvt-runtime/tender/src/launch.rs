@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use hvt_abi::boot::{FEATURE_RING_IO, GUEST_MAX_MEMORY};
 use hvt_abi::extension::{
-    FEATURE_BLOCK_FLUSH, FEATURE_BOOT_EXTENSION, FEATURE_MEMORY_RELEASE, FEATURE_PROCESS,
-    FEATURE_RING3, FEATURE_SHUTDOWN,
+    FEATURE_BLOCK_FLUSH, FEATURE_BOOT_EXTENSION, FEATURE_EXCHANGE, FEATURE_MEMORY_RELEASE,
+    FEATURE_PROCESS, FEATURE_RING3, FEATURE_SHUTDOWN,
 };
 use hvt_abi::hypercall::{EXIT_ABORT, TrapFrame};
 use vm_memory::MmapRegion;
@@ -35,6 +35,7 @@ const OFFERED: u32 = FEATURE_RING3
     | FEATURE_BOOT_EXTENSION
     | FEATURE_BLOCK_FLUSH
     | FEATURE_SHUTDOWN
+    | FEATURE_EXCHANGE
     | FEATURE_MEMORY_RELEASE;
 
 /// Runs a guest to its end and gives the status to exit with.
@@ -45,7 +46,8 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     let memory = options.memory_mib << 20;
     let image = Image::open(&options.image, memory)?;
     image.manifest.check_attached(options)?;
-    let devices = Arc::new(Devices::attach(&image.manifest, options)?);
+    let exchanges = image.guest.is_some_and(|note| note.features & FEATURE_EXCHANGE != 0);
+    let devices = Arc::new(Devices::attach(&image.manifest, options, exchanges)?);
     let core = options.dumpcore.as_deref().map(open_core_folder).transpose()?;
     let guest = Guest { options, image, devices, core };
     match options.backend {
@@ -122,6 +124,9 @@ impl Guest<'_> {
             Some(connection) => gdb::run(&mut machine, &mut border, connection)?,
             None => machine.run(&mut border)?,
         };
+        if self.options.stats {
+            message(&border.statistics());
+        }
         let Self { image, core, .. } = self;
         Ok(Ending { image, core, space, layout }.conclude(&end))
     }
@@ -151,9 +156,10 @@ impl Guest<'_> {
         let filter = sandbox::Filter::new(&needs)?;
         let entry = self.image.entry;
         let stack = layout.stack.end;
+        let stats = self.options.stats;
         let Self { image, core, .. } = self;
         let ending = Ending { image, core, space, layout };
-        let process = Process::new(border, move |end| ending.conclude(end))?;
+        let process = Process::new(border, stats, move |end| ending.conclude(end))?;
         filter.load()?;
         process.run(entry, stack);
         Ok(0)

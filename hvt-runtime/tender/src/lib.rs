@@ -20,6 +20,7 @@
 pub mod boot;
 pub mod border;
 mod bytes;
+pub mod counters;
 pub mod crash;
 pub mod device;
 pub mod dump;

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use hvt_abi::{PAGE_SIZE, boot, extension, hypercall, manifest};
+use hvt_abi::{PAGE_SIZE, boot, exchange, extension, hypercall, manifest};
 use vm_memory::{ByteValued, Bytes, MmapRegion, VolatileMemory, VolatileSlice};
 
 /// Why an address that a guest gave is refused.
@@ -211,6 +211,8 @@ wire!(
     u64,
     boot::BootInfo,
     boot::BootExtension,
+    exchange::Exchange,
+    exchange::Frame,
     extension::BlockFlush,
     extension::MemoryRelease,
     hypercall::Walltime,

@@ -32,6 +32,8 @@ pub struct Options {
     pub backend: Backend,
     /// Where to put a core file when the guest dies.
     pub dumpcore: Option<PathBuf>,
+    /// Tell the counters at the end.
+    pub stats: bool,
     /// Wait for gdb here before the guest starts.
     pub gdb: Option<String>,
     /// The image.
@@ -59,6 +61,10 @@ pub struct NetOption {
     pub attach: NetAttach,
     /// The guest's hardware address; random if not given.
     pub mac: Option<[u8; 6]>,
+    /// The host is trusted with checksums and segments of this device, and trusts the guest with them.
+    pub offload: bool,
+    /// The MTU of a socket; an interface has its own.
+    pub mtu: Option<u16>,
     /// Record its frames here.
     pub pcap: Option<PathBuf>,
 }
@@ -70,6 +76,8 @@ pub enum NetAttach {
     Interface(String),
     /// A descriptor that the tender was started with.
     Descriptor(i32),
+    /// The UNIX socket on which passt listens.
+    Passt(PathBuf),
 }
 
 /// A block device of the command line.
@@ -167,11 +175,14 @@ struct Parser {
     memory_mib: Option<u64>,
     nets: BTreeMap<String, NetAttach>,
     macs: BTreeMap<String, [u8; 6]>,
+    offloads: BTreeMap<String, bool>,
+    mtus: BTreeMap<String, u16>,
     pcaps: BTreeMap<String, PathBuf>,
     blocks: BTreeMap<String, PathBuf>,
     sector_sizes: BTreeMap<String, u16>,
     backend: Option<Backend>,
     dumpcore: Option<PathBuf>,
+    stats: bool,
     gdb: Option<String>,
     args_file: Option<PathBuf>,
     env: Vec<String>,
@@ -197,6 +208,9 @@ impl Parser {
             let fresh = match kind {
                 "--net" => self.nets.insert(name, net_attach(value_of()?).map_err(bad)?).is_none(),
                 "--net-mac" => self.macs.insert(name, mac(value_of()?).map_err(bad)?).is_none(),
+                "--net-offload" if value.is_some() => return Err(bad("takes no value")),
+                "--net-offload" => self.offloads.insert(name, true).is_none(),
+                "--net-mtu" => self.mtus.insert(name, mtu(value_of()?).map_err(bad)?).is_none(),
                 "--pcap" => self.pcaps.insert(name, value_of()?.into()).is_none(),
                 "--block" => self.blocks.insert(name, value_of()?.into()).is_none(),
                 "--block-sector-size" => {
@@ -225,6 +239,11 @@ impl Parser {
             "--dumpcore" => {
                 let folder = value.unwrap_or(".");
                 self.dumpcore.replace(folder.into()).map_or(Ok(()), |_| Err(twice()))
+            }
+            "--stats" if value.is_some() => Err(bad("takes no value")),
+            "--stats" => {
+                self.stats = true;
+                Ok(())
             }
             "--gdb" => {
                 let at = value.unwrap_or("127.0.0.1:1234");
@@ -267,7 +286,9 @@ impl Parser {
         for (name, attach) in std::mem::take(&mut self.nets) {
             let mac = self.macs.remove(&name);
             let pcap = self.pcaps.remove(&name);
-            nets.insert(name, NetOption { attach, mac, pcap });
+            let offload = self.offloads.remove(&name).unwrap_or_default();
+            let mtu = self.mtus.remove(&name);
+            nets.insert(name, NetOption { attach, mac, offload, mtu, pcap });
         }
         let mut blocks = BTreeMap::new();
         for (name, path) in std::mem::take(&mut self.blocks) {
@@ -275,6 +296,8 @@ impl Parser {
             blocks.insert(name, BlockOption { path, sector_size });
         }
         let left = (self.macs.keys().map(|name| ("net-mac", "net", name)))
+            .chain(self.offloads.keys().map(|name| ("net-offload", "net", name)))
+            .chain(self.mtus.keys().map(|name| ("net-mtu", "net", name)))
             .chain(self.pcaps.keys().map(|name| ("pcap", "net", name)))
             .chain(self.sector_sizes.keys().map(|name| ("block-sector-size", "block", name)))
             .next();
@@ -288,6 +311,7 @@ impl Parser {
             blocks,
             backend: self.backend.unwrap_or_default(),
             dumpcore: self.dumpcore,
+            stats: self.stats,
             gdb: self.gdb,
             image: image.into(),
             args,
@@ -297,6 +321,13 @@ impl Parser {
 }
 
 fn net_attach(value: &str) -> Result<NetAttach, &'static str> {
+    // The kernel allows no colon in the name of an interface.
+    if let Some(path) = value.strip_prefix("passt:") {
+        return match path {
+            "" => Err("after passt: comes the path of its socket"),
+            path => Ok(NetAttach::Passt(path.into())),
+        };
+    }
     match value.strip_prefix('@') {
         Some(number) => match number.parse() {
             Ok(fd) if fd > 2 => Ok(NetAttach::Descriptor(fd)),
@@ -305,7 +336,9 @@ fn net_attach(value: &str) -> Result<NetAttach, &'static str> {
         None if value.len() <= MAX_INTERFACE_NAME && !value.contains('/') => {
             Ok(NetAttach::Interface(value.to_owned()))
         }
-        None => Err("a TAP interface's name of at most 15 characters, or @ and a descriptor"),
+        None => Err(
+            "a TAP interface's name of at most 15 characters, or @ and a descriptor, or passt: and a socket",
+        ),
     }
 }
 
@@ -324,6 +357,12 @@ fn mac(value: &str) -> Result<[u8; 6], &'static str> {
         0 => Ok(mac),
         _ => Err("the lowest bit of the first byte is set: that is a group address"),
     }
+}
+
+/// RFC 791 and RFC 8200 let no link have less than 68 and 1280.
+fn mtu(value: &str) -> Result<u16, &'static str> {
+    let mtu = value.parse().ok().filter(|mtu| *mtu >= 68);
+    mtu.ok_or("a number of bytes from 68 to 65535; IPv6 needs 1280")
 }
 
 fn sector_size(value: &str) -> Result<u16, &'static str> {
@@ -384,6 +423,17 @@ mod tests {
     }
 
     #[test]
+    fn what_solo5_does_not_have() {
+        let line =
+            "--net:a=passt:/run/a.sock --net-mtu:a=9000 --net:b=tap1 --net-offload:b --stats x";
+        let options = run(line).unwrap();
+        let passt = NetAttach::Passt("/run/a.sock".into());
+        let a = &options.nets["a"];
+        assert_eq!((&a.attach, a.mtu, a.offload), (&passt, Some(9000), false));
+        assert!(options.nets["b"].offload && options.stats);
+    }
+
+    #[test]
     fn everything_after_the_image_is_the_guests() {
         let options = run("guest.hvt --mem=7 -- --help").unwrap();
         assert_eq!(options.memory_mib, DEFAULT_MEMORY_MIB);
@@ -406,7 +456,14 @@ mod tests {
             ("--net:a=abcdefghijklmnop x", "15 characters"),
             ("--net:a=@1 x", "from 3"),
             ("--net:a=@x x", "from 3"),
+            ("--net:a=passt: x", "path of its socket"),
             ("--net:a=t --net:a=t x", "twice"),
+            ("--net:a=t --net-offload:a=on x", "no value"),
+            ("--net-offload:a x", "--net:a=… is missing"),
+            ("--net-mtu:a=1500 x", "--net:a=… is missing"),
+            ("--net:a=@3 --net-mtu:a=67 x", "68 to 65535"),
+            ("--net:a=@3 --net-mtu:a=65536 x", "68 to 65535"),
+            ("--stats=1 x", "no value"),
             ("--net-mac:a=02:00:00:00:00:01 x", "--net:a=… is missing"),
             ("--net:a=t --net-mac:a=02:00:00:00:00 x", "six bytes"),
             ("--net:a=t --net-mac:a=01:00:00:00:00:01 x", "group address"),

@@ -1,18 +1,21 @@
-//! SIGTERM and SIGINT: the first asks the guest to finish, the second ends it.
+//! SIGTERM and SIGINT: the first asks the guest to finish, the second ends it. SIGUSR1 asks for the counters.
 //!
-//! The handler does only what a handler may: it counts, makes the machine leave guest code ([`set_interrupt`]) and wakes
-//! a waiting poll. The machine's loop and [`crate::border`] look at the count.
+//! The handlers do only what a handler may: they count, make the machine leave guest code ([`set_interrupt`]) and wake a
+//! waiting poll. The machine's loop and [`crate::border`] look at the count.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// What asks to stop.
 pub(crate) const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+/// What asks for the counters.
+pub(crate) const COUNTERS_SIGNAL: libc::c_int = libc::SIGUSR1;
 
 static REQUESTS: AtomicU32 = AtomicU32::new(0);
+static COUNTERS_WANTED: AtomicBool = AtomicBool::new(false);
 static LAST_SIGNAL: AtomicI32 = AtomicI32::new(0);
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 static INTERRUPT: AtomicPtr<AtomicU8> = AtomicPtr::new(std::ptr::null_mut());
@@ -26,7 +29,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Takes over the two signals. One per process: a second one takes the wake-ups from the first.
+    /// Takes over the signals of this module. One per process: a second one takes the wake-ups from the first.
     ///
     /// # Errors
     /// When the host refuses.
@@ -36,6 +39,7 @@ impl Shutdown {
         for signal in SIGNALS {
             handle(signal, note)?;
         }
+        handle(COUNTERS_SIGNAL, note_counters)?;
         Ok(Self { event, told: false })
     }
 
@@ -47,10 +51,14 @@ impl Shutdown {
         Ok(Self { event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?, told: true })
     }
 
+    /// Drains what woke a poll.
+    pub fn acknowledge(&mut self) {
+        // It may be empty.
+        _ = self.event.read();
+    }
+
     /// Whether there is a request that the guest has not been told of; it counts as told from now on.
     pub fn take(&mut self) -> bool {
-        // Drains what woke the poll. It may be empty.
-        _ = self.event.read();
         let fresh = !self.told && REQUESTS.load(Ordering::Acquire) > 0;
         self.told |= fresh;
         fresh
@@ -92,7 +100,7 @@ fn change_mask(how: libc::c_int) -> io::Result<()> {
     let result = unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
-        for signal in SIGNALS {
+        for signal in SIGNALS.into_iter().chain([COUNTERS_SIGNAL]) {
             libc::sigaddset(&raw mut set, signal);
         }
         libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut())
@@ -154,11 +162,35 @@ extern "C" fn interrupt(_: libc::c_int) {
     }
 }
 
-/// The handler: counts, interrupts, wakes. Safe to call in a handler.
+/// Whether the counters were asked for and not yet told.
+#[must_use]
+pub fn are_counters_wanted() -> bool {
+    COUNTERS_WANTED.load(Ordering::Relaxed)
+}
+
+/// As [`are_counters_wanted`]; they count as told from now on.
+#[must_use]
+pub fn take_counters_request() -> bool {
+    are_counters_wanted() && COUNTERS_WANTED.swap(false, Ordering::AcqRel)
+}
+
+/// The handler of [`SIGNALS`]: counts, interrupts, wakes. Safe to call in a handler.
 pub(crate) extern "C" fn note(signal: libc::c_int) {
     LAST_SIGNAL.store(signal, Ordering::Release);
     REQUESTS.fetch_add(1, Ordering::AcqRel);
     interrupt(signal);
+    wake();
+}
+
+/// The handler of [`COUNTERS_SIGNAL`]. Safe to call in a handler.
+pub(crate) extern "C" fn note_counters(signal: libc::c_int) {
+    COUNTERS_WANTED.store(true, Ordering::Release);
+    interrupt(signal);
+    wake();
+}
+
+/// Ends a waiting poll.
+fn wake() {
     let wake = WAKE.load(Ordering::Acquire);
     let one: u64 = 1;
     // SAFETY: errno is this thread's own and is put back; write reads the eight bytes of `one`. A full event descriptor

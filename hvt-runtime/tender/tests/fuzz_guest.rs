@@ -17,7 +17,7 @@ use hvt_abi::manifest::NetProperties;
 use hvt_tender::border::{Border, Misuse, Outcome};
 use hvt_tender::device::block::BlockDevice;
 use hvt_tender::device::console::Console;
-use hvt_tender::device::net::NetDevice;
+use hvt_tender::device::net::{Framing, NetDevice};
 use hvt_tender::device::{Device, Devices};
 use hvt_tender::memory::{GuestSpace, Permission, Wire};
 use hvt_tender::shutdown::Shutdown;
@@ -73,7 +73,13 @@ impl Random {
 
 fn border(space: &Arc<GuestSpace>, disk: File, wire: OwnedFd) -> Border {
     let block = BlockDevice::new("disk", disk, 512).unwrap();
-    let net = NetDevice::new("lan", wire, NetProperties { mac: [2; 6], mtu: 1500 }, None);
+    let net = NetDevice::new(
+        "lan",
+        wire,
+        NetProperties { mac: [2; 6], mtu: 1500 },
+        Framing::Packets,
+        None,
+    );
     let devices = Devices::new(vec![None, Some(Device::Block(block)), Some(Device::Net(net))]);
     let null = File::options().write(true).open("/dev/null").unwrap();
     Border::new(

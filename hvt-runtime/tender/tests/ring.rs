@@ -12,7 +12,7 @@ use hvt_abi::hypercall::{RESULT_AGAIN, RESULT_OK};
 use hvt_abi::manifest::NetProperties;
 use hvt_abi::ring::{Commit, ENTRIES, Entry, NET_READ, NET_WRITE, Ring};
 use hvt_tender::border::{Misuse, RingMisuse};
-use hvt_tender::device::net::NetDevice;
+use hvt_tender::device::net::{Framing, NetDevice};
 use hvt_tender::device::ring::RingQueue;
 use hvt_tender::device::{Device, Devices};
 use hvt_tender::memory::{GuestSpace, Permission};
@@ -38,7 +38,7 @@ impl Play {
         wire.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let properties = NetProperties { mac: [2; 6], mtu: 1500 };
-        let net = NetDevice::new("lan", theirs.into(), properties, None);
+        let net = NetDevice::new("lan", theirs.into(), properties, Framing::Packets, None);
         let devices = Devices::new(vec![None, Some(Device::Net(net))]);
         let memory = Arc::new(MmapRegion::new(2 << 20).unwrap());
         let queue = RingQueue::new(Arc::clone(&memory), Arc::new(space), Arc::new(devices));

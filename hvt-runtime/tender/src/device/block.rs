@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hvt_abi::hypercall::{RESULT_INVALID, RESULT_OK, RESULT_UNSPECIFIED};
 use hvt_abi::manifest::BlockProperties;
@@ -14,9 +15,20 @@ use super::{AttachError, Complaint, transfer};
 /// A block device of the guest.
 #[derive(Debug)]
 pub struct BlockDevice {
+    name: String,
     file: File,
     properties: BlockProperties,
     complaint: Complaint,
+    traffic: Traffic,
+}
+
+/// What went through a device.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Bytes that the guest read.
+    pub read_bytes: AtomicU64,
+    /// Bytes that it wrote.
+    pub written_bytes: AtomicU64,
 }
 
 impl BlockDevice {
@@ -60,7 +72,21 @@ impl BlockDevice {
             ));
         }
         let properties = BlockProperties { capacity, block_size };
-        Ok(Self { file, properties, complaint: Complaint::about("block device", name) })
+        let complaint = Complaint::about("block device", name);
+        let traffic = Traffic::default();
+        Ok(Self { name: name.to_owned(), file, properties, complaint, traffic })
+    }
+
+    /// Its name in the manifest.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What went through it.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// What the guest learns of it.
@@ -81,6 +107,7 @@ impl BlockDevice {
         if !self.contains(offset, slice.len() as u64) {
             return RESULT_INVALID;
         }
+        self.traffic.read_bytes.fetch_add(slice.len() as u64, Ordering::Relaxed);
         self.answer("read", transfer::read_exact_at(self.file.as_fd(), slice, offset))
     }
 
@@ -89,6 +116,7 @@ impl BlockDevice {
         if !self.contains(offset, slice.len() as u64) {
             return RESULT_INVALID;
         }
+        self.traffic.written_bytes.fetch_add(slice.len() as u64, Ordering::Relaxed);
         self.answer("write", transfer::write_all_at(self.file.as_fd(), slice, offset))
     }
 

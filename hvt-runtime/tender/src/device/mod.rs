@@ -7,8 +7,10 @@
 pub mod block;
 pub mod console;
 pub mod net;
+pub mod offload;
 pub mod pcap;
 pub mod ring;
+mod stream;
 pub mod tap;
 pub mod transfer;
 
@@ -54,20 +56,25 @@ impl Devices {
         Self { slots }
     }
 
-    /// Attaches what the manifest asks for, which the command line must name.
+    /// Attaches what the manifest asks for, which the command line must name. Offload only for a guest that understands it.
     ///
     /// # Errors
     /// Says which device, what is wrong and what helps.
-    pub fn attach(manifest: &Manifest, options: &Options) -> Result<Self, AttachError> {
+    pub fn attach(
+        manifest: &Manifest,
+        options: &Options,
+        understands_offload: bool,
+    ) -> Result<Self, AttachError> {
         let mut slots: Vec<Option<Device>> = manifest.entries().iter().map(|_| None).collect();
         for (handle, kind, name) in manifest.devices() {
             let device = match kind {
                 Kind::Block => options.blocks.get(name).map(|option| {
                     BlockDevice::open(name, &option.path, option.sector_size).map(Device::Block)
                 }),
-                Kind::Net => {
-                    options.nets.get(name).map(|option| tap::attach(name, option).map(Device::Net))
-                }
+                Kind::Net => options
+                    .nets
+                    .get(name)
+                    .map(|option| tap::attach(name, option, understands_offload).map(Device::Net)),
             };
             slots[handle] = device.transpose()?;
         }
@@ -98,6 +105,18 @@ impl Devices {
             Some(Device::Net(device)) => Some((handle, device)),
             _ => None,
         })
+    }
+
+    /// Bit `1 << handle` for each network device.
+    #[must_use]
+    pub fn net_set(&self) -> u64 {
+        self.nets().map(|(handle, _)| 1 << handle).sum()
+    }
+
+    /// Bit `1 << handle` for each network device with offload.
+    #[must_use]
+    pub fn offload_set(&self) -> u64 {
+        self.nets().filter(|(_, net)| net.has_offload()).map(|(handle, _)| 1 << handle).sum()
     }
 
     /// All devices with their handles.

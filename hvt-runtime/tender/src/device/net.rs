@@ -1,40 +1,108 @@
-//! Network devices: one descriptor, one frame a read or write.
+//! Network devices: frames in and out of one descriptor.
 //!
-//! What the descriptor is (a TAP, a datagram socket) is decided in [`super::tap`]; here it only moves frames.
+//! What the descriptor is (a TAP, a socket) is decided in [`super::tap`]; here it only moves frames.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use hvt_abi::exchange::{MAX_FRAME_LEN, Offload};
 use hvt_abi::hypercall::{RESULT_AGAIN, RESULT_INVALID, RESULT_OK, RESULT_UNSPECIFIED};
 use hvt_abi::manifest::NetProperties;
 use vm_memory::VolatileSlice;
 
+use super::offload::{self, Header};
 use super::pcap::Pcap;
+use super::stream::FrameStream;
 use super::{Complaint, transfer};
 
 /// The shortest thing that is a frame: an Ethernet header.
 pub const MIN_FRAME: u64 = 14;
 
+/// How frames lie on a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// One frame is one read or write.
+    Packets,
+    /// The same, with a [`Header`] before each frame; whether the guest may use it.
+    Headers {
+        /// Whether the host is trusted with checksums and segments.
+        offload: bool,
+    },
+    /// A stream of frames with their lengths.
+    Stream,
+}
+
 /// A network device of the guest.
 #[derive(Debug)]
 pub struct NetDevice {
+    name: String,
     fd: OwnedFd,
     properties: NetProperties,
+    framing: Framing,
+    /// Unused unless the framing is [`Framing::Stream`].
+    stream: Mutex<FrameStream>,
     /// The other end is gone: nothing will ever come, and waiting for it would return at once.
     gone: AtomicBool,
     pcap: Option<Mutex<Pcap>>,
     complaint: Complaint,
+    traffic: Traffic,
+}
+
+/// A received frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes in the room.
+    pub len: usize,
+    /// The frame was longer than the room and lost its end.
+    pub cut: bool,
+    /// What it leaves to the guest.
+    pub offload: Offload,
+}
+
+/// What went through a device.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Frames that the host took.
+    pub sent: AtomicU64,
+    /// Their bytes.
+    pub sent_bytes: AtomicU64,
+    /// Frames that the host did not take, for whatever reason.
+    pub refused: AtomicU64,
+    /// Frames that the guest got.
+    pub received: AtomicU64,
+    /// Their bytes.
+    pub received_bytes: AtomicU64,
 }
 
 impl NetDevice {
     /// A device of a descriptor that does not block.
     #[must_use]
-    pub fn new(name: &str, fd: OwnedFd, properties: NetProperties, pcap: Option<Pcap>) -> Self {
-        let complaint = Complaint::about("network device", name);
-        let pcap = pcap.map(Mutex::new);
-        Self { fd, properties, gone: AtomicBool::new(false), pcap, complaint }
+    pub fn new(
+        name: &str,
+        fd: OwnedFd,
+        properties: NetProperties,
+        framing: Framing,
+        pcap: Option<Pcap>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            fd,
+            properties,
+            framing,
+            stream: Mutex::default(),
+            gone: AtomicBool::new(false),
+            pcap: pcap.map(Mutex::new),
+            complaint: Complaint::about("network device", name),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Its name in the manifest.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What the guest learns of it.
@@ -43,20 +111,55 @@ impl NetDevice {
         self.properties
     }
 
-    /// Sends one frame. The answer is a result code of the ABI.
+    /// Whether the guest may leave checksums and segments to the host, and the host to the guest.
+    #[must_use]
+    pub fn has_offload(&self) -> bool {
+        self.framing == Framing::Headers { offload: true }
+    }
+
+    /// What went through it.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Sends one frame. The answer is a result code of the ABI: OK; AGAIN when there is no room for it now, and it was
+    /// not sent; INVALID for what is no frame or has claims that the device can't take; UNSPECIFIED when the host fails,
+    /// which is told, and not the end.
     ///
-    /// A frame that the host has no room for is dropped, as a wire does; a link that is down is told, and not the end.
-    pub fn send(&self, frame: &VolatileSlice<'_>) -> i32 {
-        if (frame.len() as u64) < MIN_FRAME {
+    /// On a stream the frame may lie here until [`NetDevice::flush`].
+    pub fn send(&self, frame: &VolatileSlice<'_>, offload: &Offload) -> i32 {
+        let code = self.try_send(frame, offload);
+        if code == RESULT_OK {
+            count(&self.traffic.sent, &self.traffic.sent_bytes, frame.len());
+            self.record(frame, frame.len());
+        } else {
+            self.traffic.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        code
+    }
+
+    fn try_send(&self, frame: &VolatileSlice<'_>, offload: &Offload) -> i32 {
+        let len = frame.len() as u64;
+        if !(MIN_FRAME..=u64::from(MAX_FRAME_LEN)).contains(&len)
+            || !self.has_offload() && *offload != Offload::default()
+        {
             return RESULT_INVALID;
         }
-        match transfer::write(self.fd.as_fd(), frame) {
-            Ok(_) => {
-                self.record(frame, frame.len());
-                RESULT_OK
-            }
+        let sent = match self.framing {
+            Framing::Packets => transfer::write_packet(self.fd.as_fd(), &[], frame),
+            Framing::Headers { .. } => match offload::header(offload, len) {
+                Some(header) => transfer::write_packet(self.fd.as_fd(), &header, frame),
+                None => return RESULT_INVALID,
+            },
+            Framing::Stream if self.is_gone() => return RESULT_UNSPECIFIED,
+            Framing::Stream if self.stream().push(frame) => return RESULT_OK,
+            Framing::Stream => return RESULT_AGAIN,
+        };
+        match sent {
+            Ok(_) => RESULT_OK,
             Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::ENOBUFS) => RESULT_OK,
+                Some(libc::EAGAIN | libc::ENOBUFS) => RESULT_AGAIN,
                 Some(libc::EINVAL | libc::EMSGSIZE) => RESULT_INVALID,
                 _ => {
                     self.complaint.once("send", &error);
@@ -66,30 +169,72 @@ impl NetDevice {
         }
     }
 
-    /// Receives one frame: a result code of the ABI and the frame's length. What does not fit is lost.
-    pub fn receive(&self, room: &VolatileSlice<'_>) -> (i32, u64) {
-        if self.is_gone() {
-            return (RESULT_AGAIN, 0);
+    /// Hands over to the host what [`NetDevice::send`] has kept, as much as it takes.
+    pub fn flush(&self) {
+        if self.framing == Framing::Stream
+            && !self.is_gone()
+            && let Err(error) = self.stream().flush(self.fd.as_fd())
+        {
+            self.complaint.once("send", &error);
+            self.mark_gone();
         }
-        match transfer::read(self.fd.as_fd(), room) {
-            // The end of a connection, or an empty datagram, which is no frame.
-            Ok(0) if !room.is_empty() => {
-                if self.is_hung_up() {
+    }
+
+    /// Whether [`NetDevice::flush`] has something to do when the descriptor is writable.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.framing == Framing::Stream && self.stream().has_unsent()
+    }
+
+    /// Whether a frame was read already, so that waiting for the descriptor would be wrong.
+    #[must_use]
+    pub fn has_frame(&self) -> bool {
+        self.framing == Framing::Stream && !self.is_gone() && self.stream().has_frame()
+    }
+
+    /// Receives one frame, if there is one. What does not fit into the room is lost.
+    pub fn receive(&self, room: &VolatileSlice<'_>) -> Option<Received> {
+        if self.is_gone() {
+            return None;
+        }
+        let received = match self.framing {
+            Framing::Stream => self.stream().pop(self.fd.as_fd(), room),
+            Framing::Packets => self.receive_packet(room, &mut []).map(Some),
+            Framing::Headers { .. } => {
+                let mut header = Header::default();
+                let received = self.receive_packet(room, &mut header);
+                let offload = offload::from_header(&header);
+                received.map(|received| Some(Received { offload, ..received }))
+            }
+        };
+        match received {
+            Ok(Some(received)) => {
+                count(&self.traffic.received, &self.traffic.received_bytes, received.len);
+                self.record(room, received.len);
+                return Some(received);
+            }
+            Ok(None) => {}
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => {}
+                // The end of a connection, or an empty datagram, which is no frame.
+                io::ErrorKind::UnexpectedEof if !self.is_at_end() => {}
+                io::ErrorKind::UnexpectedEof => self.mark_gone(),
+                io::ErrorKind::InvalidData => {
+                    self.complaint.say("the other end sends what is no frame");
                     self.mark_gone();
                 }
-                (RESULT_AGAIN, 0)
-            }
-            Ok(len) => {
-                self.record(room, len);
-                (RESULT_OK, len as u64)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (RESULT_AGAIN, 0),
-            Err(error) => {
-                self.complaint.once("receive", &error);
-                self.mark_gone();
-                (RESULT_AGAIN, 0)
-            }
+                _ => {
+                    self.complaint.once("receive", &error);
+                    self.mark_gone();
+                }
+            },
         }
+        None
+    }
+
+    fn receive_packet(&self, room: &VolatileSlice<'_>, header: &mut [u8]) -> io::Result<Received> {
+        let packet = transfer::read_packet(self.fd.as_fd(), header, room)?;
+        Ok(Received { len: packet.len, cut: packet.cut, offload: Offload::default() })
     }
 
     /// Whether nothing can come any more.
@@ -105,7 +250,11 @@ impl NetDevice {
         }
     }
 
-    fn is_hung_up(&self) -> bool {
+    /// After a read of nothing: whether that was the end.
+    fn is_at_end(&self) -> bool {
+        if self.framing == Framing::Stream {
+            return true;
+        }
         let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: 0, revents: 0 };
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: one pollfd and a time are passed, and both live through the call.
@@ -113,9 +262,13 @@ impl NetDevice {
         poll.revents & (libc::POLLHUP | libc::POLLERR) != 0
     }
 
+    fn stream(&self) -> MutexGuard<'_, FrameStream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn record(&self, frame: &VolatileSlice<'_>, len: usize) {
         let Some(pcap) = &self.pcap else { return };
-        let mut pcap = pcap.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut pcap = pcap.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = pcap.record(frame, len) {
             self.complaint.once("record", &error);
         }
@@ -124,7 +277,7 @@ impl NetDevice {
     /// The descriptor of the recording, for the sandbox.
     pub(crate) fn pcap_fd(&self) -> Option<i32> {
         let pcap = self.pcap.as_ref()?;
-        Some(pcap.lock().unwrap_or_else(std::sync::PoisonError::into_inner).raw_fd())
+        Some(pcap.lock().unwrap_or_else(PoisonError::into_inner).raw_fd())
     }
 }
 
@@ -132,4 +285,9 @@ impl AsFd for NetDevice {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn count(frames: &AtomicU64, bytes: &AtomicU64, len: usize) {
+    frames.fetch_add(1, Ordering::Relaxed);
+    bytes.fetch_add(len as u64, Ordering::Relaxed);
 }

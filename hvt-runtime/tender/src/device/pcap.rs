@@ -14,8 +14,8 @@ use super::AttachError;
 const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
 /// LINKTYPE_ETHERNET.
 const LINKTYPE_ETHERNET: u32 = 1;
-/// The most bytes of a frame that are kept.
-const SNAP_LEN: usize = 65_535;
+/// The most bytes of a frame that are kept: all, also of the longest that offload makes. tcpdump's own limit.
+const SNAP_LEN: usize = 262_144;
 
 /// A recording.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
-use hvt_abi::hypercall::{RESULT_INVALID, RESULT_OK};
+use hvt_abi::exchange::Offload;
+use hvt_abi::hypercall::{RESULT_AGAIN, RESULT_INVALID, RESULT_OK};
 use hvt_abi::ring::{Commit, ENTRIES, Entry, MASK, NET_READ, NET_WRITE, Ring};
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 use vmm_sys_util::eventfd::EventFd;
@@ -89,7 +90,10 @@ impl RingQueue {
         let frame =
             self.space.readable(entry.data, entry.len.into()).map_err(buffer("ring write"))?;
         // There is nobody to tell the result to: a frame may be lost, as on a wire.
-        _ = net.send(&frame);
+        if !net.has_offload() {
+            _ = net.send(&frame, &Offload::default());
+            net.flush();
+        }
         Ok(())
     }
 
@@ -100,11 +104,12 @@ impl RingQueue {
         }
         let room =
             self.space.writable(entry.data, entry.len.into()).map_err(buffer("ring read"))?;
-        let (ret, len) = match self.devices.net(entry.handle.into()) {
-            Some(net) => net.receive(&room),
+        let net = self.devices.net(entry.handle.into()).filter(|net| !net.has_offload());
+        let (ret, len) = match net.map(|net| net.receive(&room)) {
+            Some(Some(received)) => (RESULT_OK, u32::try_from(received.len).unwrap_or(u32::MAX)),
+            Some(None) => (RESULT_AGAIN, 0),
             None => (RESULT_INVALID, 0),
         };
-        let len = if ret == RESULT_OK { u32::try_from(len).unwrap_or(u32::MAX) } else { 0 };
         let at = offset_of!(Ring, commits) + slot(self.answers) * size_of::<Commit>();
         let id_ret = u64::from(entry.id) | u64::from(ret.cast_unsigned()) << 32;
         self.put(at, id_ret);

@@ -1,40 +1,92 @@
-//! Attaching network devices: TAP interfaces by name, and descriptors that the tender was started with.
+//! Attaching network devices: TAP interfaces by name, descriptors that the tender was started with, passt's socket.
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use hvt_abi::manifest::NetProperties;
 
 use super::AttachError;
-use super::net::NetDevice;
+use super::console::message;
+use super::net::{Framing, NetDevice};
+use super::offload::Header;
 use super::pcap::Pcap;
 use crate::options::{NetAttach, NetOption};
 
-/// The MTU of a socket, which has none of its own.
+/// The MTU of a socket, which has none of its own, unless `--net-mtu` says otherwise.
 const SOCKET_MTU: u16 = 1500;
+/// The same for passt, whose default it is (passt(1), `--mtu`): it ends TCP connections itself, so packets on the way to
+/// it may be as long as they like.
+const PASST_MTU: u16 = 65_520;
 
-/// Attaches what the command line names.
+/// A descriptor that is ready to be used.
+struct Link {
+    fd: OwnedFd,
+    framing: Framing,
+    /// The interface's own, when it is one.
+    mtu: Option<u16>,
+}
+
+/// Attaches what the command line names. `understands_offload` says whether the guest could use offload.
 ///
 /// # Errors
 /// Says what is wrong with the interface or descriptor, and the command that puts it right.
-pub fn attach(name: &str, option: &NetOption) -> Result<NetDevice, AttachError> {
+pub fn attach(
+    name: &str,
+    option: &NetOption,
+    understands_offload: bool,
+) -> Result<NetDevice, AttachError> {
     let fail = |why: String| AttachError { what: format!("--net:{name}"), why };
-    let (fd, mtu) = match &option.attach {
-        NetAttach::Interface(interface) => by_name(interface).map_err(fail)?,
-        NetAttach::Descriptor(number) => by_descriptor(*number).map_err(fail)?,
+    let offload = option.offload && understands_offload;
+    if option.offload && !understands_offload {
+        message(&format!("--net-offload:{name}: the image does not understand it; it is left out"));
+    }
+    let link = match &option.attach {
+        NetAttach::Interface(interface) => by_name(interface, offload),
+        NetAttach::Descriptor(number) => by_descriptor(*number, offload),
+        NetAttach::Passt(path) => passt(path),
+    };
+    let Link { fd, framing, mtu: own } = link.map_err(fail)?;
+    if offload && !matches!(framing, Framing::Headers { .. }) {
+        return Err(fail(format!("--net-offload:{name} is for TAP interfaces only")));
+    }
+    let mtu = match (own, option.mtu) {
+        (Some(_), Some(_)) => {
+            let why =
+                "is for sockets: an interface has its own, ip link set IFACE mtu N changes it";
+            return Err(fail(format!("--net-mtu:{name} {why}")));
+        }
+        (Some(mtu), None) | (None, Some(mtu)) => mtu,
+        (None, None) if matches!(option.attach, NetAttach::Passt(_)) => PASST_MTU,
+        (None, None) => SOCKET_MTU,
     };
     let mac = match option.mac {
         Some(mac) => mac,
         None => random_mac().map_err(|e| fail(format!("no random hardware address: {e}")))?,
     };
     let pcap = option.pcap.as_ref().map(|path| Pcap::create(name, path)).transpose()?;
-    Ok(NetDevice::new(name, fd, NetProperties { mac, mtu }, pcap))
+    Ok(NetDevice::new(name, fd, NetProperties { mac, mtu }, framing, pcap))
 }
 
-fn by_name(interface: &str) -> Result<(OwnedFd, u16), String> {
+/// passt takes one connection after it has started, and speaks frames over it.
+fn passt(path: &Path) -> Result<Link, String> {
+    let shown = path.display();
+    let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no socket {shown}: passt --socket {shown}"),
+        io::ErrorKind::ConnectionRefused => {
+            format!("nobody listens on {shown} any more: passt --socket {shown}")
+        }
+        _ => format!("{shown}: {error}"),
+    })?;
+    stream.set_nonblocking(true).map_err(|error| format!("{shown}: {error}"))?;
+    Ok(Link { fd: stream.into(), framing: Framing::Stream, mtu: None })
+}
+
+fn by_name(interface: &str, offload: bool) -> Result<Link, String> {
     let socket = control_socket().map_err(|e| format!("no socket to ask for interfaces: {e}"))?;
     let mut request = Request::new(interface)?;
     // TUNSETIFF would make an interface that does not exist, so existence is asked first.
@@ -58,7 +110,8 @@ fn by_name(interface: &str) -> Result<(OwnedFd, u16), String> {
         .map_err(|e| format!("/dev/net/tun: {e}"))?;
     let tun = OwnedFd::from(tun);
     let mut request = Request::new(interface)?;
-    request.set_flags(libc::IFF_TAP | libc::IFF_NO_PI);
+    let header = if offload { libc::IFF_VNET_HDR } else { 0 };
+    request.set_flags(libc::IFF_TAP | libc::IFF_NO_PI | header);
     if let Err(error) = request.ask(&tun, libc::TUNSETIFF) {
         return Err(match error.raw_os_error() {
             Some(libc::EBUSY) => format!("{interface} is in use by another process"),
@@ -72,14 +125,35 @@ fn by_name(interface: &str) -> Result<(OwnedFd, u16), String> {
             _ => format!("{interface}: {error}"),
         });
     }
-    // Without a header in front of frames there is no room to describe offloads, so the kernel must send plain frames.
-    // SAFETY: the descriptor is open; the request takes a number and no memory.
-    unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, 0) };
-    let mtu = mtu(&socket, interface)?;
-    Ok((tun, mtu))
+    let framing = if offload { Framing::Headers { offload } } else { Framing::Packets };
+    set_offload(&tun, framing).map_err(|e| format!("{interface}: offload: {e}"))?;
+    Ok(Link { mtu: Some(mtu(&socket, interface)?), fd: tun, framing })
 }
 
-fn by_descriptor(number: RawFd) -> Result<(OwnedFd, u16), String> {
+/// Tells the kernel what the guest takes: plain frames, or, with a header that describes them, also such without a
+/// checksum and TCP segments longer than the MTU.
+fn set_offload(tun: &OwnedFd, framing: Framing) -> io::Result<()> {
+    let done = |result| match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    if framing != Framing::Packets {
+        let size = libc::c_int::try_from(size_of::<Header>()).unwrap_or(libc::c_int::MAX);
+        let request = libc::TUNSETVNETHDRSZ as libc::Ioctl;
+        // SAFETY: the descriptor is open, and the kernel reads one int, which lives through the call.
+        done(unsafe { libc::ioctl(tun.as_raw_fd(), request, &raw const size) })?;
+    }
+    let taken = match framing {
+        Framing::Headers { offload: true } => {
+            libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6
+        }
+        _ => 0,
+    };
+    // SAFETY: the descriptor is open; the request takes a number and no memory.
+    done(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as libc::Ioctl, taken) })
+}
+
+fn by_descriptor(number: RawFd, offload: bool) -> Result<Link, String> {
     // SAFETY: asks for flags only; a number that is not open is answered with an error.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
     if flags < 0 {
@@ -110,21 +184,25 @@ fn by_descriptor(number: RawFd) -> Result<(OwnedFd, u16), String> {
         if flags & libc::IFF_TAP == 0 || flags & libc::IFF_NO_PI == 0 {
             return Err(format!("descriptor {number} is not a TAP opened with IFF_TAP|IFF_NO_PI"));
         }
-        if flags & libc::IFF_VNET_HDR != 0 {
+        let framing = match flags & libc::IFF_VNET_HDR {
+            0 => Framing::Packets,
+            _ => Framing::Headers { offload },
+        };
+        if offload && framing == Framing::Packets {
             return Err(format!(
-                "descriptor {number} is a TAP with IFF_VNET_HDR, which puts a header before frames"
+                "descriptor {number} is a TAP without IFF_VNET_HDR, which offload needs from its opening on"
             ));
         }
+        set_offload(&fd, framing).map_err(|e| format!("descriptor {number}: offload: {e}"))?;
         let socket = control_socket().map_err(|e| e.to_string())?;
-        let mtu = mtu(&socket, &request.name())?;
-        return Ok((fd, mtu));
+        return Ok(Link { mtu: Some(mtu(&socket, &request.name())?), fd, framing });
     }
-    match socket_type(&fd) {
-        Some(libc::SOCK_DGRAM | libc::SOCK_SEQPACKET) => Ok((fd, SOCKET_MTU)),
-        _ => Err(format!(
-            "descriptor {number} is neither a TAP nor a socket that keeps frames apart (datagram, seqpacket)"
-        )),
-    }
+    let framing = match socket_type(&fd) {
+        Some(libc::SOCK_DGRAM | libc::SOCK_SEQPACKET) => Framing::Packets,
+        Some(libc::SOCK_STREAM) => Framing::Stream,
+        _ => return Err(format!("descriptor {number} is neither a TAP nor a socket")),
+    };
+    Ok(Link { fd, framing, mtu: None })
 }
 
 fn control_socket() -> io::Result<OwnedFd> {

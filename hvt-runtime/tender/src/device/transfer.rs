@@ -7,39 +7,78 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vm_memory::VolatileSlice;
 
-/// Reads once, into as much of the slice as the kernel fills.
-///
-/// # Errors
-/// What the host says, except that an interrupted call is repeated.
-pub fn read(fd: BorrowedFd<'_>, slice: &VolatileSlice<'_>) -> io::Result<usize> {
-    let guard = slice.ptr_guard_mut();
-    // SAFETY: the guard keeps `slice.len()` bytes at its pointer mapped and writable for the call; they are shared with
-    // the guest, so nobody holds a reference to them.
-    repeat(|| unsafe { libc::read(fd.as_raw_fd(), guard.as_ptr().cast(), slice.len()) })
+/// What [`read_packet`] read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Bytes in the slice.
+    pub len: usize,
+    /// The packet was longer than the slice and lost its end.
+    pub cut: bool,
 }
 
-/// Writes once, as much of the slice as the kernel takes.
+/// Reads one packet of a descriptor that keeps them apart: its first bytes into `header`, all of which must be there, the
+/// rest into the slice.
 ///
 /// # Errors
-/// What the host says, except that an interrupted call is repeated.
-pub fn write(fd: BorrowedFd<'_>, slice: &VolatileSlice<'_>) -> io::Result<usize> {
-    loop {
-        match write_once(fd, slice) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
+/// What the host says, except that an interrupted call is repeated; [`io::ErrorKind::UnexpectedEof`] when nothing or only
+/// a part of the header came.
+pub fn read_packet(
+    fd: BorrowedFd<'_>,
+    header: &mut [u8],
+    slice: &VolatileSlice<'_>,
+) -> io::Result<Packet> {
+    let guard = slice.ptr_guard_mut();
+    // One byte more than there is room for tells whether something was lost.
+    let mut spare = 0_u8;
+    let part = |start: *mut u8, len| libc::iovec { iov_base: start.cast(), iov_len: len };
+    let parts = [
+        part(header.as_mut_ptr(), header.len()),
+        part(guard.as_ptr(), slice.len()),
+        part(&raw mut spare, 1),
+    ];
+    // SAFETY: three parts are passed: the header, which is borrowed; the slice, whose bytes the guard keeps mapped and
+    // writable for the call, shared with the guest, so nobody holds a reference to them; and one byte of this frame.
+    let got = repeat(|| unsafe { libc::readv(fd.as_raw_fd(), parts.as_ptr(), 3) })?;
+    match got.checked_sub(header.len()) {
+        None | Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Some(len) => Ok(Packet { len: len.min(slice.len()), cut: len > slice.len() }),
     }
 }
 
-/// As [`write()`], but a signal that interrupts it is an error, so that who waits long can look at what it says.
+/// Writes one packet: the header, then the slice.
+///
+/// # Errors
+/// What the host says, except that an interrupted call is repeated.
+pub fn write_packet(
+    fd: BorrowedFd<'_>,
+    header: &[u8],
+    slice: &VolatileSlice<'_>,
+) -> io::Result<usize> {
+    if header.is_empty() {
+        return repeat(|| once(fd, slice));
+    }
+    let guard = slice.ptr_guard();
+    let part =
+        |start: *const u8, len| libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len };
+    let parts = [part(header.as_ptr(), header.len()), part(guard.as_ptr(), slice.len())];
+    // SAFETY: two parts are passed, which are only read: the header, which is borrowed, and the slice, whose bytes the
+    // guard keeps mapped and readable for the call.
+    repeat(|| unsafe { libc::writev(fd.as_raw_fd(), parts.as_ptr(), 2) })
+}
+
+/// Writes once, as much of the slice as the kernel takes. A signal that interrupts it is an error, so that who waits long
+/// can look at what it says.
 ///
 /// # Errors
 /// What the host says.
 pub fn write_once(fd: BorrowedFd<'_>, slice: &VolatileSlice<'_>) -> io::Result<usize> {
+    usize::try_from(once(fd, slice)).map_err(|_| io::Error::last_os_error())
+}
+
+fn once(fd: BorrowedFd<'_>, slice: &VolatileSlice<'_>) -> isize {
     let guard = slice.ptr_guard();
     // SAFETY: the guard keeps `slice.len()` bytes at its pointer mapped and readable for the call.
-    let written = unsafe { libc::write(fd.as_raw_fd(), guard.as_ptr().cast(), slice.len()) };
-    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+    unsafe { libc::write(fd.as_raw_fd(), guard.as_ptr().cast(), slice.len()) }
 }
 
 /// Reads all of the slice from a place in a file.

@@ -10,6 +10,7 @@ use super::supervisor::{FAULT_PORT, Supervisor};
 use super::{KvmError, Machine, step};
 use crate::border::{Border, Misuse, Outcome};
 use crate::crash::{Crash, End, Fault, Registers};
+use crate::device::console::message;
 use crate::shutdown::{self, Shutdown};
 
 /// Ports from [`PORT_BASE`] that are hypercalls or may become some.
@@ -65,8 +66,15 @@ impl Machine {
         if let Some(signal) = Shutdown::must_end(border.understands_shutdown()) {
             return Ok(Turn::Ended(Box::new(End::Signal(signal))));
         }
-        match self.enter()? {
-            Exit::Interrupted => self.vcpu.set_kvm_immediate_exit(0),
+        let exit = self.enter()?;
+        border.counters().exit();
+        match exit {
+            Exit::Interrupted => {
+                self.vcpu.set_kvm_immediate_exit(0);
+                if shutdown::take_counters_request() {
+                    message(&border.statistics());
+                }
+            }
             Exit::Debug => return Ok(Turn::Debug),
             Exit::Output { port, width: 4, value }
                 if (PORT_BASE..PORT_BASE + CALLS).contains(&port) =>

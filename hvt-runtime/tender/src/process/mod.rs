@@ -25,9 +25,11 @@ pub use clock::cycles_per_second;
 
 use crate::border::{Border, Outcome};
 use crate::crash::{End, Registers};
+use crate::device::console::message;
 use crate::image::Rights;
 use crate::layout::Layout;
 use crate::memory::GuestSpace;
+use crate::shutdown::{self, Shutdown};
 
 /// Why a guest can't run as a process here.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +128,8 @@ pub fn call_address() -> u64 {
 /// A guest that is about to run, and what is told when it ends.
 pub struct Process {
     border: Border,
+    /// Tell the counters at the end.
+    stats: bool,
     /// Tells about the end and gives the status to exit with.
     conclude: Box<dyn Fn(&End) -> u8>,
 }
@@ -151,11 +155,12 @@ impl Process {
     /// When the processor or kernel lacks what is needed, or signals can't be caught.
     pub fn new(
         border: Border,
+        stats: bool,
         conclude: impl Fn(&End) -> u8 + 'static,
     ) -> Result<Self, ProcessError> {
         gate::check()?;
         signals::catch(border.understands_shutdown()).map_err(ProcessError::Signals)?;
-        Ok(Self { border, conclude: Box::new(conclude) })
+        Ok(Self { border, stats, conclude: Box::new(conclude) })
     }
 
     /// Runs the guest, which ends the process, from its entry on a stack of that end. Only the first call of a process
@@ -171,6 +176,9 @@ impl Process {
     }
 
     fn finish(&self, end: &End) -> ! {
+        if self.stats {
+            message(&self.border.statistics());
+        }
         let status = (self.conclude)(end);
         std::process::exit(status.into())
     }
@@ -181,6 +189,7 @@ extern "C" fn serve(number: u64, argument: u64) {
     // SAFETY: see `Current`: this is the thread of the guest, which waits for this call.
     let Some(process) = (unsafe { (*CURRENT.process.get()).as_mut() }) else { return };
     let number = u16::try_from(number).unwrap_or(u16::MAX);
+    process.border.counters().exit();
     match process.border.call(number, argument) {
         Ok(Outcome::Resume) => {}
         // The registers of the guest's call are gone; its stack would show where it came from.
@@ -189,8 +198,10 @@ extern "C" fn serve(number: u64, argument: u64) {
         }
         Err(misuse) => process.finish(&End::Misused(misuse, Registers::default())),
     }
-    if let Some(signal) = crate::shutdown::Shutdown::must_end(process.border.understands_shutdown())
-    {
+    if shutdown::take_counters_request() {
+        message(&process.border.statistics());
+    }
+    if let Some(signal) = Shutdown::must_end(process.border.understands_shutdown()) {
         process.finish(&End::Signal(signal));
     }
 }

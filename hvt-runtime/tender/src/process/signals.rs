@@ -26,7 +26,9 @@ pub(super) fn catch(understands_shutdown: bool) -> io::Result<()> {
     if unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    for number in FAULTS.into_iter().chain([libc::SIGSYS]).chain(shutdown::SIGNALS) {
+    for number in
+        FAULTS.into_iter().chain([libc::SIGSYS, shutdown::COUNTERS_SIGNAL]).chain(shutdown::SIGNALS)
+    {
         // SAFETY: the structure is fully set; `gate::signal` is a handler of three arguments, as SA_SIGINFO says.
         let result = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
@@ -59,6 +61,9 @@ pub(super) extern "C" fn received(
             }
         }
         return;
+    }
+    if number == shutdown::COUNTERS_SIGNAL {
+        return shutdown::note_counters(number);
     }
     // SAFETY: the kernel passes a valid context to a handler with SA_SIGINFO, and it lives until the handler returns.
     let context = unsafe { &*context.cast::<libc::ucontext_t>() };

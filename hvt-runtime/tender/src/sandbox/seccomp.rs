@@ -56,6 +56,10 @@ pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
     for fd in nets.iter().chain([&border.wake]) {
         list.with(libc::SYS_read, &[fd_is(*fd)])?;
     }
+    for fd in &nets {
+        list.with(libc::SYS_readv, &[fd_is(*fd)])?;
+        list.with(libc::SYS_writev, &[fd_is(*fd)])?;
+    }
     let recordings = needs.devices.nets().filter_map(|(_, net)| net.pcap_fd());
     let written = [libc::STDERR_FILENO, border.console, border.wake];
     for fd in nets.iter().copied().chain(written).chain(recordings) {
@@ -94,8 +98,9 @@ pub(super) fn moving_frames(kick: i32, devices: &Devices) -> Result<BpfProgram, 
     list.with(libc::SYS_write, &[fd_is(libc::STDERR_FILENO)])?;
     for (_, net) in devices.nets() {
         let fd = net.as_fd().as_raw_fd();
-        list.with(libc::SYS_read, &[fd_is(fd)])?;
-        list.with(libc::SYS_write, &[fd_is(fd)])?;
+        for call in [libc::SYS_read, libc::SYS_readv, libc::SYS_write, libc::SYS_writev] {
+            list.with(call, &[fd_is(fd)])?;
+        }
         if let Some(recording) = net.pcap_fd() {
             list.with(libc::SYS_write, &[fd_is(recording)])?;
         }

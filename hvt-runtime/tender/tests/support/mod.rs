@@ -26,8 +26,8 @@ pub const MEM_MIB: u64 = 16;
 pub const STACK_END: u64 = MEM_MIB << 20;
 pub const STACK_BASE: u64 = STACK_END - DEFAULT_STACK_SIZE;
 /// Where the tender puts the manifest: behind the boot information.
-pub const MANIFEST: u64 = hvt_abi::boot::BOOT_EXTENSION_ADDRESS
-    + size_of::<hvt_abi::boot::BootExtension>() as u64;
+pub const MANIFEST: u64 =
+    hvt_abi::boot::BOOT_EXTENSION_ADDRESS + size_of::<hvt_abi::boot::BootExtension>() as u64;
 /// Where [`Guest::halt`] keeps its structure: the end of the data.
 const HALT_AT: u64 = DATA + 0x1f00;
 
@@ -35,6 +35,7 @@ pub const ALL: u32 = FEATURE_RING3
     | FEATURE_BOOT_EXTENSION
     | FEATURE_BLOCK_FLUSH
     | FEATURE_SHUTDOWN
+    | FEATURE_EXCHANGE
     | FEATURE_MEMORY_RELEASE;
 
 /// A guest under construction.

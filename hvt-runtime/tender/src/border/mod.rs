@@ -3,17 +3,26 @@
 //! It needs no machine: a number, an address and memory are all that it gets, so tests and the fuzzer play the guest
 //! without KVM. Whatever they pass, the answer is [`Outcome`] or [`Misuse`], never a panic.
 
+mod exchange;
+mod wait;
+
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hvt_abi::hypercall::{self, BlockIo, Halt, NetIo, Poll, Puts, RESULT_INVALID, Walltime};
+use hvt_abi::exchange::Offload;
+use hvt_abi::hypercall::{
+    self, BlockIo, Halt, NetIo, Poll, Puts, RESULT_AGAIN, RESULT_INVALID, RESULT_OK, Walltime,
+};
 use hvt_abi::{extension, hypercall as number};
+use wait::{Waiter, Wanted};
 
+use crate::counters::Counters;
 use crate::device::Devices;
 use crate::device::console::Console;
+use crate::device::net::NetDevice;
 use crate::memory::{GuestSpace, PointerFault};
-use crate::shutdown::{Shutdown, is_interrupted};
+use crate::shutdown::Shutdown;
 
 /// What follows a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +92,10 @@ pub struct Border {
     shutdown: Shutdown,
     /// The extensions that the guest was offered.
     features: u32,
-    /// One for each network device, by `poll_handles`, and one for the shutdown event at the end.
-    poll_set: Vec<libc::pollfd>,
-    poll_handles: Vec<usize>,
+    waiter: Waiter,
+    /// The device that an exchange received from last.
+    next_receive: u64,
+    counters: Counters,
 }
 
 impl Border {
@@ -98,12 +108,20 @@ impl Border {
         shutdown: Shutdown,
         features: u32,
     ) -> Self {
-        let watch = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let poll_handles: Vec<_> = devices.nets().map(|(handle, _)| handle).collect();
-        let mut poll_set: Vec<_> =
-            devices.nets().map(|(_, net)| watch(net.as_fd().as_raw_fd())).collect();
-        poll_set.push(watch(shutdown.as_fd().as_raw_fd()));
-        Self { space, devices, console, shutdown, features, poll_set, poll_handles }
+        let waiter = Waiter::new(&devices, &shutdown);
+        let (next_receive, counters) = (0, Counters::default());
+        Self { space, devices, console, shutdown, features, waiter, next_receive, counters }
+    }
+
+    /// What was counted so far.
+    pub fn counters(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// What was counted so far, in words: one line for the calls and one for each device.
+    #[must_use]
+    pub fn statistics(&self) -> String {
+        self.counters.report(&self.devices)
     }
 
     /// Whether the guest understands requests to stop.
@@ -126,6 +144,7 @@ impl Border {
     /// # Errors
     /// [`Misuse`], for which the guest must be ended.
     pub fn call(&mut self, call: u16, address: u64) -> Result<Outcome, Misuse> {
+        self.counters.call(call);
         match call {
             number::WALLTIME => self.walltime(address)?,
             number::PUTS => self.puts(address)?,
@@ -137,6 +156,9 @@ impl Border {
             number::HALT => return self.halt(address),
             extension::BLOCK_FLUSH if self.features & extension::FEATURE_BLOCK_FLUSH != 0 => {
                 self.block_flush(address)?;
+            }
+            extension::EXCHANGE if self.features & extension::FEATURE_EXCHANGE != 0 => {
+                self.exchange(address)?;
             }
             extension::MEMORY_RELEASE if self.features & extension::FEATURE_MEMORY_RELEASE != 0 => {
                 self.memory_release(address)?;
@@ -164,42 +186,22 @@ impl Border {
         let mut poll: Poll = self.space.read(address).map_err(structure("poll"))?;
         // Refused before the wait rather than after it.
         self.space.writable(address, size_of::<Poll>() as u64).map_err(structure("poll"))?;
-        poll.ready_set = self.wait(Duration::from_nanos(poll.timeout_nsecs));
+        let wanted = Wanted { readable: u64::MAX, writable: 0 };
+        poll.ready_set = self.wait(wanted, Duration::from_nanos(poll.timeout_nsecs));
         poll.ret = poll.ready_set.count_ones().try_into().unwrap_or(i32::MAX);
         poll.pad = 0;
         self.space.write(address, poll).map_err(structure("poll"))
     }
 
-    /// Waits for a frame, a request to stop or the end of the time; the answer has a bit for each that is there.
-    fn wait(&mut self, timeout: Duration) -> u64 {
-        let start = Instant::now();
-        loop {
-            let left = timeout.saturating_sub(start.elapsed());
-            for (slot, handle) in self.poll_set.iter_mut().zip(&self.poll_handles) {
-                let gone = self.devices.net(*handle as u64).is_none_or(|net| net.is_gone());
-                // The kernel skips an entry whose descriptor is negative.
-                slot.fd = if gone { -1 } else { slot.fd };
-            }
-            let ready = ppoll(&mut self.poll_set, left);
-            let mut set = 0;
-            for (slot, handle) in self.poll_set.iter().zip(&self.poll_handles) {
-                if slot.revents & libc::POLLIN != 0 {
-                    set |= 1 << handle;
-                } else if slot.revents != 0
-                    && let Some(net) = self.devices.net(*handle as u64)
-                {
-                    net.mark_gone();
-                }
-            }
-            if self.understands_shutdown() && self.shutdown.take() {
-                set |= extension::POLL_SHUTDOWN;
-            }
-            // The machine's loop has something to look at.
-            let end = Shutdown::must_end(self.understands_shutdown()).is_some() || is_interrupted();
-            if set != 0 || end || ready == 0 && start.elapsed() >= timeout {
-                return set;
-            }
-        }
+    fn wait(&mut self, wanted: Wanted, timeout: Duration) -> u64 {
+        let tells = self.understands_shutdown();
+        self.waiter.wait(&self.devices, &mut self.shutdown, wanted, timeout, tells)
+    }
+
+    /// [`extension::POLL_SHUTDOWN`] when the guest is to be told of a request now.
+    fn shutdown_bit(&mut self) -> u64 {
+        let told = self.understands_shutdown() && self.shutdown.take();
+        if told { extension::POLL_SHUTDOWN } else { 0 }
     }
 
     fn block(&self, address: u64, call: &'static str, read: bool) -> Result<(), Misuse> {
@@ -234,7 +236,7 @@ impl Border {
         let mut release: extension::MemoryRelease =
             self.space.read(address).map_err(structure(call))?;
         let whole = self.space.release(release.address, release.len).map_err(buffer(call))?;
-        release.ret = if whole { hypercall::RESULT_OK } else { RESULT_INVALID };
+        release.ret = if whole { RESULT_OK } else { RESULT_INVALID };
         release.pad = 0;
         self.space.write(address, release).map_err(structure(call))
     }
@@ -242,11 +244,14 @@ impl Border {
     fn net_write(&self, address: u64) -> Result<(), Misuse> {
         let call = "net write";
         let mut io: NetIo = self.space.read(address).map_err(structure(call))?;
-        io.ret = match self.devices.net(io.handle) {
+        io.ret = match self.plain_net(io.handle) {
             None => RESULT_INVALID,
             Some(device) => {
                 let frame = self.space.readable(io.data, io.len).map_err(buffer(call))?;
-                device.send(&frame)
+                let code = device.send(&frame, &Offload::default());
+                device.flush();
+                // A frame that the host has no room for is lost, as on a wire: this call can't say it.
+                if code == RESULT_AGAIN { RESULT_OK } else { code }
             }
         };
         io.pad = 0;
@@ -256,19 +261,26 @@ impl Border {
     fn net_read(&self, address: u64) -> Result<(), Misuse> {
         let call = "net read";
         let mut io: NetIo = self.space.read(address).map_err(structure(call))?;
-        io.ret = match self.devices.net(io.handle) {
+        io.ret = match self.plain_net(io.handle) {
             None => RESULT_INVALID,
             Some(device) => {
                 let room = self.space.writable(io.data, io.len).map_err(buffer(call))?;
-                let (ret, len) = device.receive(&room);
-                if ret == hypercall::RESULT_OK {
-                    io.len = len;
+                match device.receive(&room) {
+                    None => RESULT_AGAIN,
+                    Some(received) => {
+                        io.len = received.len as u64;
+                        RESULT_OK
+                    }
                 }
-                ret
             }
         };
         io.pad = 0;
         self.space.write(address, io).map_err(structure(call))
+    }
+
+    /// A network device that the plain calls can use: they have no place for what offload has to say.
+    fn plain_net(&self, handle: u64) -> Option<&NetDevice> {
+        self.devices.net(handle).filter(|net| !net.has_offload())
     }
 
     fn halt(&self, address: u64) -> Result<Outcome, Misuse> {
@@ -297,18 +309,4 @@ fn structure(call: &'static str) -> impl Fn(PointerFault) -> Misuse {
 /// A bad buffer of this call.
 pub(crate) fn buffer(call: &'static str) -> impl Fn(PointerFault) -> Misuse {
     move |fault| Misuse::Pointer { call, part: "its buffer", fault }
-}
-
-/// How many entries have something; zero after the time, and also after a signal.
-fn ppoll(set: &mut [libc::pollfd], timeout: Duration) -> i32 {
-    let time = libc::timespec {
-        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
-    for slot in set.iter_mut() {
-        slot.revents = 0;
-    }
-    let len = set.len() as libc::nfds_t;
-    // SAFETY: the pointer and the length are those of one slice that is borrowed for the call; the time lives as long.
-    unsafe { libc::ppoll(set.as_mut_ptr(), len, &raw const time, std::ptr::null()) }.max(0)
 }

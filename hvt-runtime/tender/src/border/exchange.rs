@@ -1,0 +1,119 @@
+//! The exchange ([`hvt_abi::exchange`]): send, wait, receive.
+//!
+//! Each descriptor is copied once, and only the copy is believed. What is written back goes through the same checks as
+//! everything else.
+
+use std::time::Duration;
+
+use hvt_abi::exchange::{Exchange, Frame, MAX_FRAMES, Offload};
+use hvt_abi::extension::POLL_SHUTDOWN;
+use hvt_abi::hypercall::{RESULT_INVALID, RESULT_OK};
+
+use super::wait::Wanted;
+use super::{Border, Misuse, buffer, structure};
+use crate::memory::PointerFault;
+
+const CALL: &str = "exchange";
+const FRAME_SIZE: u64 = size_of::<Frame>() as u64;
+
+/// An array of descriptors is not where the guest may have it.
+fn array(fault: PointerFault) -> Misuse {
+    Misuse::Pointer { call: CALL, part: "its array of frames", fault }
+}
+
+impl Border {
+    pub(super) fn exchange(&mut self, address: u64) -> Result<(), Misuse> {
+        let mut call: Exchange = self.space.read(address).map_err(structure(CALL))?;
+        // Refused before anything is done rather than after it.
+        let size = size_of::<Exchange>() as u64;
+        self.space.writable(address, size).map_err(structure(CALL))?;
+        for (start, count) in [(call.send, call.send_count), (call.receive, call.receive_count)] {
+            self.space.writable(start, u64::from(count) * FRAME_SIZE).map_err(array)?;
+        }
+        (call.ready_set, call.sent, call.received, call.pad) = (0, 0, 0, 0);
+        call.ret = RESULT_INVALID;
+        if call.send_count.max(call.receive_count) <= MAX_FRAMES {
+            call.ret = RESULT_OK;
+            call.sent = self.send_frames(call.send, call.send_count)?;
+            let polls = call.timeout_nsecs > 0 || call.receive_count == 0 && call.receive_set != 0;
+            call.ready_set = if polls {
+                let wanted = Wanted { readable: call.receive_set, writable: call.writable_set };
+                self.wait(wanted, Duration::from_nanos(call.timeout_nsecs))
+            } else {
+                call.receive_set & !POLL_SHUTDOWN | self.shutdown_bit()
+            };
+            (call.received, call.ready_set) =
+                self.receive_frames(call.receive, call.receive_count, call.ready_set)?;
+        }
+        self.space.write(address, call).map_err(structure(CALL))
+    }
+
+    /// Sends the frames of an array. How many were sent; the others have their status.
+    fn send_frames(&self, start: u64, count: u32) -> Result<u32, Misuse> {
+        let mut sent = 0;
+        let mut touched = 0_u64;
+        for i in 0..u64::from(count) {
+            let at = start + i * FRAME_SIZE;
+            let mut frame: Frame = self.space.read(at).map_err(array)?;
+            let status = match self.devices.net(frame.handle.into()) {
+                None => RESULT_INVALID,
+                Some(net) => {
+                    let bytes = self.space.readable(frame.data, frame.len.into());
+                    touched |= 1 << frame.handle;
+                    net.send(&bytes.map_err(buffer(CALL))?, &frame.offload)
+                }
+            };
+            if status == RESULT_OK {
+                sent += 1;
+            } else {
+                frame.status = code(status);
+                self.space.write(at, frame).map_err(array)?;
+            }
+        }
+        for (_, net) in self.devices.nets().filter(|(handle, _)| touched >> handle & 1 == 1) {
+            net.flush();
+        }
+        Ok(sent)
+    }
+
+    /// Fills rooms with frames of these devices, one of each in turn. How many rooms were filled, and the devices that
+    /// were not found empty, together with the bits that are no device's.
+    fn receive_frames(&mut self, start: u64, count: u32, ready: u64) -> Result<(u32, u64), Misuse> {
+        let mut ready = ready & (self.devices.net_set() | POLL_SHUTDOWN);
+        let mut received = 0;
+        // Whose turn it was to be left out last time goes first.
+        let mut handle = self.next_receive;
+        while received < count && ready & !POLL_SHUTDOWN != 0 {
+            handle = following(ready & !POLL_SHUTDOWN, handle);
+            let Some(net) = self.devices.net(handle) else { break };
+            let at = start + u64::from(received) * FRAME_SIZE;
+            let mut frame: Frame = self.space.read(at).map_err(array)?;
+            let room = self.space.writable(frame.data, frame.len.into()).map_err(buffer(CALL))?;
+            match net.receive(&room) {
+                None => ready &= !(1 << handle),
+                Some(got) => {
+                    frame.len = u32::try_from(got.len).unwrap_or(u32::MAX);
+                    frame.handle = u16::try_from(handle).unwrap_or(0);
+                    frame.status = code(if got.cut { RESULT_INVALID } else { RESULT_OK });
+                    frame.offload =
+                        if net.has_offload() { got.offload } else { Offload::default() };
+                    frame.pad = [0; 6];
+                    self.space.write(at, frame).map_err(array)?;
+                    received += 1;
+                }
+            }
+        }
+        self.next_receive = handle;
+        Ok((received, ready))
+    }
+}
+
+/// The next bit that is set, by number, after this one and then from the start.
+fn following(set: u64, after: u64) -> u64 {
+    let later = set & (u64::MAX << (after & 63)) & !(1 << (after & 63));
+    u64::from(if later != 0 { later.trailing_zeros() } else { set.trailing_zeros() })
+}
+
+fn code(result: i32) -> u16 {
+    u16::try_from(result).unwrap_or(u16::MAX)
+}
