@@ -172,6 +172,37 @@ fn old_generations_make_room() {
 }
 
 #[test]
+fn what_a_huge_generation_did_goes_piece_by_piece() {
+    let device = memory(16 << 20);
+    let names: Vec<String> = (0..2000).map(|n| format!("n{n}.example.org")).collect();
+    let many: Vec<(&str, &str)> =
+        names.iter().map(|name| (name.as_str(), "10.0.0.1:80")).collect();
+    let changes = |device: &Arc<dyn BlockDevice>| {
+        let store = open::on_device(Arc::clone(device), false).unwrap();
+        store
+            .read::<_, blockdev::StoreError>(|tx| {
+                Ok(tx.scan(blockdev::Table("changes"), &[], None, 10_000)?.len())
+            })
+            .unwrap()
+    };
+    let world = World::try_on(&device, 2).unwrap();
+    let applying = world.configuration.apply("test", document(&many), false, None);
+    world.runtime.block_on(applying).unwrap();
+    for n in 1..=3 {
+        world.add("n0", &format!("10.0.0.2:{n}"));
+    }
+    drop(world);
+    let after_few = changes(&device);
+    assert!(after_few > 1000 && after_few < 2003, "{after_few} changes, all at once or never");
+    let world = World::try_on(&device, 2).unwrap();
+    for n in 1..=8 {
+        world.add("n0", &format!("10.0.0.3:{n}"));
+    }
+    drop(world);
+    assert_eq!(changes(&device), 2);
+}
+
+#[test]
 fn an_apply_is_all_or_nothing_and_a_dry_run_is_nothing() {
     let world = World::on(&memory(4 << 20));
     world.add("old", "10.0.0.1:80");

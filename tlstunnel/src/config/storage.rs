@@ -20,6 +20,8 @@ use super::{internal, refuse};
 const PAGE: usize = 1000;
 /// Generations that one commit takes off the old end, so that a lowered `--history` costs no single change much.
 const EVICTED_AT_ONCE: u64 = 8;
+/// Changes of evicted generations that one commit takes off, besides twice as many as it brings: they never pile up.
+const ORPHANS_AT_ONCE: usize = 256;
 
 /// Why the store's content cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -290,22 +292,30 @@ pub(super) fn write_change(tx: &mut WriteTx<'_>, edit: &Edit) -> Result<(), Stor
 }
 
 /// Takes off what is older than is kept, but never what undoing a change that waits needs.
+///
+/// A generation's own record goes at once, and with it the generation. What it did to each route stays behind without
+/// an owner and goes by and by: a generation of many thousand routes must not make the change that drops it slow.
 fn evict(tx: &mut WriteTx<'_>, edit: &Edit) -> Result<u64, StorageError> {
     let wanted = edit.number.saturating_add(1).saturating_sub(edit.keep.into());
     let needed = edit.pending.as_ref().map_or(u64::MAX, |pending| pending.generation);
     let oldest = wanted.min(needed).min(edit.oldest + EVICTED_AT_ONCE).max(edit.oldest);
     for number in edit.oldest..oldest {
-        let key = generation_key(number);
-        tx.delete(Table(GENERATIONS), &key)?;
-        loop {
-            let page = tx.scan(Table(CHANGES), &key, None, PAGE)?;
-            for (change, _) in &page {
-                tx.delete(Table(CHANGES), change)?;
-            }
-            if page.len() < PAGE {
-                break;
-            }
+        tx.delete(Table(GENERATIONS), &generation_key(number))?;
+    }
+    let mut left = ORPHANS_AT_ONCE.saturating_add(edit.routes.len().saturating_mul(2));
+    while left > 0 {
+        let page = tx.scan(Table(CHANGES), &[], None, left.min(PAGE))?;
+        let orphans = page
+            .iter()
+            .take_while(|(key, _)| generation_of(key).is_some_and(|number| number < oldest))
+            .count();
+        for (change, _) in page.iter().take(orphans) {
+            tx.delete(Table(CHANGES), change)?;
         }
+        if orphans < left.min(PAGE) {
+            break;
+        }
+        left -= orphans;
     }
     Ok(oldest)
 }
