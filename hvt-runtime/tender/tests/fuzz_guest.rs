@@ -5,12 +5,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 
+use hvt_abi::exchange::{Exchange, Frame, Offload};
 use hvt_abi::extension::{
-    BLOCK_FLUSH, FEATURE_BLOCK_FLUSH, FEATURE_MEMORY_RELEASE, FEATURE_SHUTDOWN,
+    BLOCK_FLUSH, EXCHANGE, FEATURE_BLOCK_FLUSH, FEATURE_EXCHANGE, FEATURE_MEMORY_RELEASE,
+    FEATURE_SHUTDOWN,
 };
 use hvt_abi::hypercall::POLL;
 use hvt_abi::manifest::NetProperties;
@@ -71,23 +74,80 @@ impl Random {
     }
 }
 
-fn border(space: &Arc<GuestSpace>, disk: File, wire: OwnedFd) -> Border {
+/// An exchange that often gets far: arrays where the guest may write, few frames, most of them good.
+fn put_exchange(space: &GuestSpace, random: &mut Random, address: u64) {
+    let array = |random: &mut Random| match random.below(8) {
+        0 => random.number(),
+        _ => WRITABLE.start + random.below(0x1000) * 8,
+    };
+    let set = |random: &mut Random| match random.below(4) {
+        0 => random.next(),
+        _ => random.below(16),
+    };
+    let count = |random: &mut Random| match random.below(16) {
+        0 => random.number() as u32,
+        1 => random.below(257) as u32,
+        _ => random.below(6) as u32,
+    };
+    let call = Exchange {
+        send: array(random),
+        receive: array(random),
+        timeout_nsecs: random.below(1000),
+        receive_set: set(random),
+        writable_set: set(random),
+        send_count: count(random),
+        receive_count: count(random),
+        ready_set: random.next(),
+        ..Exchange::default()
+    };
+    for start in [call.send, call.receive] {
+        for i in 0..random.below(8) {
+            let good = random.below(8) != 0;
+            let offload = match random.below(8) {
+                0 => Offload {
+                    flags: random.below(4) as u8,
+                    gso_type: random.next() as u8,
+                    hdr_len: random.number() as u16,
+                    gso_size: random.number() as u16,
+                    csum_start: random.number() as u16,
+                    csum_offset: random.number() as u16,
+                },
+                _ => Offload::default(),
+            };
+            let frame = Frame {
+                data: if good {
+                    WRITABLE_TOO.start + random.below(0x1_0000)
+                } else {
+                    random.number()
+                },
+                len: if good { random.below(2000) as u32 } else { random.number() as u32 },
+                handle: random.below(5) as u16,
+                status: 0,
+                offload,
+                pad: [7; 6],
+            };
+            _ = space.write(start.wrapping_add(i * size_of::<Frame>() as u64), frame);
+        }
+    }
+    _ = space.write(address, call);
+}
+
+fn border_of(space: &Arc<GuestSpace>, disk: File, wire: OwnedFd, stream: OwnedFd) -> Border {
     let block = BlockDevice::new("disk", disk, 512).unwrap();
-    let net = NetDevice::new(
-        "lan",
-        wire,
-        NetProperties { mac: [2; 6], mtu: 1500 },
-        Framing::Packets,
-        None,
-    );
-    let devices = Devices::new(vec![None, Some(Device::Block(block)), Some(Device::Net(net))]);
+    let net = |name, fd, framing| {
+        let properties = NetProperties { mac: [2; 6], mtu: 1500 };
+        Some(Device::Net(NetDevice::new(name, fd, properties, framing, None)))
+    };
+    let lan = net("lan", wire, Framing::Packets);
+    let passt = net("passt", stream, Framing::Stream);
+    let devices = Devices::new(vec![None, Some(Device::Block(block)), lan, passt]);
     let null = File::options().write(true).open("/dev/null").unwrap();
     Border::new(
         Arc::clone(space),
         Arc::new(devices),
         Console::new(null.into()),
         Shutdown::never().unwrap(),
-        FEATURE_BLOCK_FLUSH | FEATURE_SHUTDOWN | FEATURE_MEMORY_RELEASE,
+        FEATURE_BLOCK_FLUSH | FEATURE_SHUTDOWN | FEATURE_EXCHANGE | FEATURE_MEMORY_RELEASE,
     )
 }
 
@@ -109,14 +169,34 @@ fn no_guest_gets_the_better_of_the_border() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    let mut border = border(&space, disk.try_clone().unwrap(), theirs.into());
+    // Both ends stay here, so that the other end's misbehaviour does not end the device for good.
+    let streams = || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (ours, theirs)
+    };
+    let (mut peer, passt) = streams();
+    let disk_of = || disk.try_clone().unwrap();
+    let wire_of = || theirs.try_clone().unwrap();
+    let mut border = border_of(&space, disk_of(), wire_of().into(), passt.into());
     let mut frame = [0; 2048];
     let (mut resumed, mut halted, mut misused) = (0_u64, 0_u64, 0_u64);
+    let (mut sent, mut received) = (0_u64, 0_u64);
 
-    for _ in 0..calls {
+    for i in 0..calls {
+        if i % 10_000 == 9_999 {
+            // A stream whose peer sent what is no frame is gone for good; the next guest has a new one.
+            let (ours, theirs) = streams();
+            peer = ours;
+            border = border_of(&space, disk_of(), wire_of().into(), theirs.into());
+        }
         let address = random.number();
         let mut structure = [0; 5].map(|_: u64| random.number());
-        let call = random.below(13) as u16;
+        let call = match random.below(16) as u16 {
+            call @ 0..13 => call,
+            _ => EXCHANGE,
+        };
         if call == POLL {
             structure[0] = random.below(1000);
         }
@@ -128,8 +208,19 @@ fn no_guest_gets_the_better_of_the_border() {
             // The guest's own writes: only where it may.
             _ = space.write(address.wrapping_add(i as u64 * 8), word);
         }
+        let exchange = call == EXCHANGE;
+        if exchange {
+            put_exchange(&space, &mut random, address);
+        }
         match border.call(call, address) {
-            Ok(Outcome::Resume) => resumed += 1,
+            Ok(Outcome::Resume) => {
+                resumed += 1;
+                if let Some(done) = exchange.then(|| space.read::<Exchange>(address).ok()).flatten()
+                {
+                    sent += u64::from(done.sent);
+                    received += u64::from(done.received);
+                }
+            }
             Ok(Outcome::Halt { .. }) => halted += 1,
             Err(Misuse::Pointer { .. } | Misuse::UnknownCall(_)) => misused += 1,
             Err(other) => panic!("{other:?}"),
@@ -137,9 +228,18 @@ fn no_guest_gets_the_better_of_the_border() {
         if random.below(8) == 0 {
             _ = ours.send(&frame[..random.below(2048) as usize]);
         }
-        _ = ours.recv(&mut frame);
+        while ours.recv(&mut frame).is_ok() {}
+        let len = random.below(100) as usize;
+        match random.below(16) {
+            0 => _ = peer.write(&(len.max(14) as u32).to_be_bytes()).and(peer.write(&frame[..len])),
+            1 => _ = peer.write(&frame[..len]),
+            _ => {}
+        }
+        while peer.read(&mut frame).is_ok_and(|n| n > 0) {}
     }
 
+    println!("{resumed} calls served, {misused} refused; {sent} frames sent, {received} received");
+    assert!(sent > 0 && received > 0);
     assert!(resumed > 0 && halted > 0 && misused > 0, "{resumed} {halted} {misused}");
     assert_eq!(disk.metadata().unwrap().len(), DISK);
     for range in [0..READ_ONLY.start, READ_ONLY, HOLE] {
