@@ -5,6 +5,7 @@ mod support;
 
 use std::process::Command;
 
+use hvt_abi::extension::EXCHANGE;
 use hvt_abi::hypercall::{NET_READ, NET_WRITE, POLL, PUTS, RESULT_OK};
 use hvt_abi::manifest::NET_BASIC;
 use support::*;
@@ -136,4 +137,96 @@ fn a_link_that_goes_down_is_no_end() {
         .unwrap();
     let ended = Ended::from(output);
     ended.is(hvt_abi::hypercall::RESULT_UNSPECIFIED).says("network device lan: send");
+}
+
+/// The real passt, in a namespace with a route to nowhere: it answers for the gateway itself.
+#[test]
+fn passt_carries_frames_both_ways() {
+    if !able() {
+        return;
+    }
+    if Command::new("passt").arg("--version").output().is_err() {
+        let required = std::env::var_os("REQUIRE_PEERS").is_some_and(|v| v == "1");
+        assert!(!required, "passt is missing");
+        return eprintln!("passt is missing: this test did not run");
+    }
+    // ARP for the gateway 10.9.9.1 (RFC 826).
+    let mut request = vec![0xff; 6];
+    request.extend([2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    request.extend([2, 0, 0, 0, 0, 1, 10, 9, 9, 2]);
+    request.extend([0; 6]);
+    request.extend([10, 9, 9, 1]);
+    let (len, room) = (request.len() as u64, BUFFER + 0x200);
+    let guest = || Guest::new().device("lan", NET_BASIC).put(BUFFER, &request);
+    let plain = guest()
+        .io(AT, &[1, BUFFER, len, 99])
+        .put_words(AT + 0x40, &[20_000_000_000, 0, 0])
+        .io(AT + 0x80, &[1, room, 1514, 99])
+        .call(NET_WRITE, AT)
+        .call(POLL, AT + 0x40)
+        .call(NET_READ, AT + 0x80);
+    let exchange = guest()
+        .put_words(AT, &[AT + 0x100, AT + 0x140, 20_000_000_000, 0b10, 0, 0, 1 | 1 << 32])
+        .put_words(AT + 0x100, &[BUFFER, len | 1 << 32, 0, 0])
+        .put_words(AT + 0x140, &[room, 1514, 0, 0])
+        .call(EXCHANGE, AT);
+    for guest in [plain, exchange] {
+        let file = guest.put_words(AT + 0xc0, &[room, 42]).call(PUTS, AT + 0xc0).halt(7).file();
+        let folder = tempfile::Builder::new().prefix("passt").tempdir_in("/tmp").unwrap();
+        // Started by root, passt becomes nobody before it makes its socket.
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(folder.path(), all).unwrap();
+        let script = "ip link set lo up; ip link add d0 type veth peer name d1; \
+                      ip link set d0 up; ip link set d1 up; ip addr add 10.9.9.2/24 dev d0; \
+                      ip route add default via 10.9.9.1; \
+                      passt --foreground --one-off --quiet --socket $DIR/socket 2>/dev/null & \
+                      until test -S $DIR/socket; do sleep 0.05; kill -0 $! || exit 99; done; \
+                      $HVT --mem=16 --net:lan=passt:$DIR/socket -- $IMAGE; status=$?; \
+                      wait; exit $status";
+        let output = Command::new("unshare")
+            .args(["--net", "/bin/sh", "-c", script])
+            .env("HVT", env!("CARGO_BIN_EXE_hvt"))
+            .env("IMAGE", file.path())
+            .env("DIR", folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+        let reply = &output.stdout;
+        assert_eq!(reply[..6], [2, 0, 0, 0, 0, 1]);
+        assert_eq!(reply[12..14], [8, 6]);
+        assert_eq!(reply[20..22], [0, 2], "an ARP reply");
+        assert_eq!(reply[28..32], [10, 9, 9, 1]);
+    }
+    let file = Guest::new().device("lan", NET_BASIC).halt(0).file();
+    let script = "exec $HVT --mem=16 --net:lan=passt:/nonexistent/socket -- $IMAGE";
+    in_namespace(file.path(), script).is(66).says("passt --socket /nonexistent/socket");
+}
+
+/// What a descriptor can be, and the MTU that the guest is told of.
+#[test]
+fn descriptors_of_sockets() {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::new().device("lan", NET_BASIC);
+    let entry = MANIFEST + 8 + 104;
+    let low = guest.clone().copy32(entry + 78, AT).halt_with(AT);
+    let high = guest.copy32(entry + 79, AT).halt_with(AT);
+    let stream = || OwnedFd::from(UnixStream::pair().unwrap().0);
+    let datagram = || OwnedFd::from(UnixDatagram::pair().unwrap().0);
+    for (fd, options, mtu) in [
+        (stream(), &[][..], 1500_u16),
+        (datagram(), &[], 1500),
+        (stream(), &["--net-mtu:lan=9000"], 9000),
+        (datagram(), &["--net-mtu:lan=65535"], 65535),
+    ] {
+        for (guest, byte) in [(&low, mtu & 0xff), (&high, mtu >> 8)] {
+            run_with_descriptor_and(guest, &guest.file(), &fd, options).is(byte.into());
+        }
+    }
+    let offload = ["--net-offload:lan"];
+    let ended = run_with_descriptor_and(&low, &low.file(), &stream(), &offload);
+    ended.is(66).says("for TAP interfaces only");
 }

@@ -279,3 +279,65 @@ fn only_where_it_is_asked_for_and_understood() {
     run(&other, "--net:lan=tap0 --net-offload:lan").is(0).says("the image does not understand");
     run(&guest, "--net:lan=tap0 --net-mtu:lan=1400").is(66).says("ip link set IFACE mtu N");
 }
+
+/// A TAP of this namespace, opened as a service manager or a container runtime would before it starts `hvt`.
+fn open_tap(flags: i32) -> std::os::fd::OwnedFd {
+    use std::os::fd::AsRawFd;
+    let tun = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    let mut request = [0_u8; size_of::<libc::ifreq>()];
+    request[..4].copy_from_slice(b"tap0");
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | flags;
+    request[16..18].copy_from_slice(&(flags as u16).to_le_bytes());
+    // SAFETY: the request reads and writes one `struct ifreq`, which has this size.
+    let result = unsafe {
+        libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as libc::Ioctl, request.as_mut_ptr())
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    tun.into()
+}
+
+#[test]
+fn a_tap_can_come_as_a_descriptor() {
+    use support::*;
+    if !kvm() {
+        return;
+    }
+    in_namespace(|| {
+        let socket = UdpSocket::bind("10.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let mut udp = 5000_u16.to_be_bytes().to_vec();
+        udp.extend(socket.local_addr().unwrap().port().to_be_bytes());
+        udp.extend([0, 12, 0, 0]);
+        udp.extend(b"text");
+        // A checksum of zero is none (RFC 768).
+        let mut bytes = packet(UDP, udp, 6);
+        bytes[40..42].fill(0);
+        let offload = hvt_abi::boot::BOOT_EXTENSION_ADDRESS + 96;
+        let guest = Guest::new()
+            .device("lan", hvt_abi::manifest::NET_BASIC)
+            .put(DATA + 0x100, &bytes)
+            .io(DATA, &[1, DATA + 0x100, bytes.len() as u64, 99])
+            .call(NET_WRITE, DATA)
+            .copy32(offload, DATA + 0x80)
+            .halt_with(DATA + 0x80);
+        let asked = ["--net-offload:lan"];
+        for (flags, options, status) in [
+            (0, &[][..], 0),
+            (libc::IFF_VNET_HDR, &[], 0),
+            (libc::IFF_VNET_HDR, &asked, 0b10),
+            (0, &asked, 66),
+        ] {
+            let tap = open_tap(flags);
+            let ended = run_with_descriptor_and(&guest, &guest.file(), &tap, options);
+            ended.is(status);
+            if status == 66 {
+                ended.says("IFF_VNET_HDR");
+            }
+            // The plain call can't be used with offload.
+            if status == 0 {
+                let mut text = [0; 100];
+                assert_eq!(socket.recv(&mut text).unwrap(), 4);
+            }
+        }
+    });
+}
