@@ -10,6 +10,7 @@ pub mod backend;
 pub mod browser;
 pub mod client;
 pub mod gateway;
+pub mod name_server;
 pub mod pebble;
 pub mod peer;
 pub mod programs;

@@ -74,6 +74,7 @@ pub struct Pebble {
     inside: SocketAddr,
     management: SocketAddr,
     dns_management: SocketAddr,
+    name_server: Option<SocketAddr>,
     state: Arc<Mutex<State>>,
     processes: Vec<Process>,
 }
@@ -120,6 +121,7 @@ impl Pebble {
             inside: free_port(),
             management: free_port(),
             dns_management: free_port(),
+            name_server: None,
             state: Arc::default(),
             processes: Vec::new(),
             folder,
@@ -141,6 +143,11 @@ impl Pebble {
     /// What the directory's own certificate is verified with.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("cert.pem")
+    }
+
+    /// Has pebble ask this DNS server instead of its own test server.
+    pub fn ask_name_server(&mut self, name_server: SocketAddr) {
+        self.name_server = Some(name_server);
     }
 
     /// Starts pebble: it validates http-01 at `http` and tls-alpn-01 at `https`, and refuses `nonce_rejections` percent of
@@ -186,7 +193,7 @@ impl Pebble {
         pebble
             .arg("-config")
             .arg(&file)
-            .args(["-dnsserver", &dns.to_string()])
+            .args(["-dnsserver", &self.name_server.unwrap_or(dns).to_string()])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", nonce_rejections.to_string());
         let log = self.folder.path().join("log");

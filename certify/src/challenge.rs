@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use instant_acme::KeyAuthorization;
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
@@ -11,8 +12,9 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Scope};
 use crate::host::Host;
+use crate::schedule::Pace;
 
 /// An answer that is to be given while the authority looks.
 #[derive(Clone, Debug)]
@@ -37,22 +39,44 @@ pub enum Challenge {
 ///
 /// One name can have several values at the same time, as `example.org` and `*.example.org` share one.
 pub trait TxtPublisher: fmt::Debug + Send + Sync + 'static {
+    /// How long [`Self::publish`] may wait for a record to be seen, beyond the exchanges that it takes.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Adds `value` to the TXT records of `name`, such as `_acme-challenge.example.org`, and returns once the authority
     /// would see it whichever server it asks. Adding what is there already is no error.
     ///
     /// # Errors
-    /// Why it cannot be seen, in words for people.
+    /// Why it cannot be seen. It may be there all the same: [`Self::withdraw`] is called in any case.
     fn publish<'a>(&'a self, name: &'a str, value: &'a str) -> TxtFuture<'a>;
 
     /// Takes `value` away again. What is not there is no error.
     ///
     /// # Errors
-    /// Why it may be there still, in words for people.
+    /// Why it may be there still.
     fn withdraw<'a>(&'a self, name: &'a str, value: &'a str) -> TxtFuture<'a>;
 }
 
 /// What [`TxtPublisher`] gives.
-pub type TxtFuture<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+pub type TxtFuture<'a> = Pin<Box<dyn Future<Output = Result<(), TxtError>> + Send + 'a>>;
+
+/// Why a TXT record could not be published or withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TxtError {
+    /// In words for people: who is to blame, and what to do.
+    pub message: String,
+    /// Whether nobody said no, so that the same may succeed soon.
+    pub passing: bool,
+}
+
+impl From<TxtError> for Failure {
+    fn from(TxtError { message, passing }: TxtError) -> Self {
+        let pace = if passing { Pace::Unreachable } else { Pace::Local };
+        Self::new(Scope::Name, pace, message)
+    }
+}
 
 /// An answer that is given; dropping it ends that, however the attempt ends.
 #[derive(Debug)]

@@ -12,9 +12,13 @@ use crate::challenge::TxtPublisher;
 use crate::failure::{ACCOUNT_DOES_NOT_EXIST, BAD_NONCE, Failure, Scope};
 use crate::host::{Host, HostError};
 use crate::http::Client;
+use crate::leftovers::Leftovers;
 use crate::order::Work;
 use crate::plan::{Plan, Step};
-use crate::record::{AccountRecord, NameRecord, account_key, decode, encode, name_key, name_of};
+use crate::record::{
+    AccountRecord, NameRecord, TxtRecord, account_key, decode, encode, is_txt_key, name_key,
+    name_of,
+};
 use crate::report::Reports;
 use crate::schedule::{Pace, Window};
 use crate::settings::Settings;
@@ -29,6 +33,8 @@ const ATTEMPT_TIME: Duration = Duration::from_secs(300);
 const NONCE_REPEATS: usize = 8;
 /// The longest sleep: a clock that was set is noticed after this.
 const LONGEST_SLEEP: i64 = 3600;
+/// After a start, for an order that was begun to be gone on with before its TXT record is taken away.
+const ORDER_GOES_ON: i64 = 3600;
 /// After a change of the configuration, for more of them to come.
 const SETTLE: Duration = Duration::from_millis(200);
 /// When the storage cannot be read at start.
@@ -52,6 +58,7 @@ pub struct Keeper<H: Host> {
     clock: Clock,
     reports: Reports,
     txt: Option<Arc<dyn TxtPublisher>>,
+    leftovers: Leftovers,
     plan: Plan,
     known_account: Option<AccountRecord>,
     account: Option<Account>,
@@ -79,6 +86,7 @@ impl<H: Host> Keeper<H> {
             clock,
             reports,
             txt: None,
+            leftovers: Leftovers::default(),
             plan: Plan::default(),
             known_account: None,
             account: None,
@@ -108,10 +116,12 @@ impl<H: Host> Keeper<H> {
             }
             self.describe();
             let now = (self.clock)();
+            self.leftovers.sweep(&self.host, self.txt.as_deref(), now, |_| false).await;
             match self.plan.next(now) {
                 Step::Attempt(name) => self.attempt(&name).await,
                 Step::AskWindow(name) => self.ask_window(&name).await,
                 Step::Wait(until) => {
+                    let until = until.min(self.leftovers.due());
                     let seconds = until.saturating_sub(now).clamp(1, LONGEST_SLEEP);
                     let time = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
                     tokio::select! {
@@ -125,7 +135,7 @@ impl<H: Host> Keeper<H> {
 
     async fn load(&mut self) -> Result<(), HostError> {
         let own = account_key(&self.settings.directory);
-        let mut names = BTreeMap::new();
+        let (mut names, mut txt) = (BTreeMap::new(), Vec::new());
         for (key, bytes) in self.host.records().await? {
             if let Some(name) = name_of(&key) {
                 names.insert(
@@ -134,7 +144,16 @@ impl<H: Host> Keeper<H> {
                 );
             } else if key == own {
                 self.known_account = decode(&key, &bytes);
+            } else if is_txt_key(&key) {
+                txt.extend(decode::<TxtRecord>(&key, &bytes));
             }
+        }
+        let now = (self.clock)();
+        for record in txt {
+            // An order that was begun shows its record again, and takes it away in its end.
+            let going_on = names.get(&record.certificate).is_some_and(|name| name.order.is_some());
+            self.leftovers
+                .found(record, if going_on { now.saturating_add(ORDER_GOES_ON) } else { now });
         }
         self.plan = Plan::new(self.settings.directory.clone(), names);
         Ok(())
@@ -142,14 +161,25 @@ impl<H: Host> Keeper<H> {
 
     async fn attempt(&mut self, name: &str) {
         let Some((mut record, current)) = self.plan.name(name) else { return };
-        let Self { host, settings, client, clock, reports, txt, known_account, account, .. } =
-            &mut *self;
+        let Self {
+            host,
+            settings,
+            client,
+            clock,
+            reports,
+            txt,
+            leftovers,
+            known_account,
+            account,
+            ..
+        } = &mut *self;
         let (txt, current) = (txt.as_deref(), current.as_ref());
-        let work = Work { host, settings, client, clock, reports, txt, name, current };
-        let outcome = timeout(ATTEMPT_TIME, obtain(&work, account, known_account, &mut record))
+        let work = Work { host, settings, client, clock, reports, txt, leftovers, name, current };
+        let time = ATTEMPT_TIME + txt.map_or(Duration::ZERO, TxtPublisher::patience);
+        let outcome = timeout(time, obtain(&work, account, known_account, &mut record))
             .await
             .unwrap_or_else(|_| {
-                let late = "the attempt took longer than 5 minutes; it is gone on with later";
+                let late = "the attempt took too long; it is gone on with later";
                 Err(Failure::new(Scope::Name, Pace::Unreachable, late))
             });
         let now = (self.clock)();
@@ -176,6 +206,8 @@ impl<H: Host> Keeper<H> {
         if let Err(Failure { message, .. }) = saved {
             tracing::error!(name, error = message, "how far a certificate has come is not stored");
         }
+        let (host, txt) = (&self.host, self.txt.as_deref());
+        self.leftovers.sweep(host, txt, now, |record| record.certificate == name).await;
     }
 
     async fn ask_window(&mut self, name: &str) {

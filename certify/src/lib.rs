@@ -33,6 +33,7 @@ mod failure;
 mod host;
 pub mod http;
 mod keeper;
+mod leftovers;
 pub mod options;
 mod order;
 mod plan;
@@ -48,7 +49,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use certificate::{Certificate, CertificateError, Source};
 pub use certificates::CertificateTable;
-pub use challenge::{Challenge, TxtFuture, TxtPublisher};
+pub use challenge::{Challenge, TxtError, TxtFuture, TxtPublisher};
 pub use challenges::Challenges;
 pub use host::{Current, Host, HostError, Record, Wanted};
 pub use keeper::{Clock, Keeper, system_clock};

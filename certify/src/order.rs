@@ -19,7 +19,8 @@ use crate::failure::{Failure, Scope};
 use crate::host::{Current, Host};
 use crate::http::Client;
 use crate::keeper::Clock;
-use crate::record::{NameRecord, OrderRecord, encode, name_key};
+use crate::leftovers::Leftovers;
+use crate::record::{NameRecord, OrderRecord, TxtRecord, encode, name_key};
 use crate::report::Reports;
 use crate::schedule::Pace;
 use crate::settings::{ChallengeKind, Settings};
@@ -35,6 +36,7 @@ pub(crate) struct Work<'w, H: Host> {
     pub(crate) clock: &'w Clock,
     pub(crate) reports: &'w Reports,
     pub(crate) txt: Option<&'w dyn TxtPublisher>,
+    pub(crate) leftovers: &'w Leftovers,
     pub(crate) name: &'w str,
     pub(crate) current: Option<&'w Current>,
 }
@@ -176,26 +178,8 @@ impl<H: Host> Work<'_, H> {
         Ok((order, key_pem))
     }
 
-    /// Answers the challenges until the authority has looked.
+    /// Answers the challenges until the authority has looked. TXT records stay until the attempt is over.
     async fn authorize(&self, order: &mut Order) -> Result<(), Failure> {
-        let mut shown = Vec::new();
-        let looked_at = self.answer(order, &mut shown).await;
-        for (name, value) in &shown {
-            if let Some(txt) = self.txt
-                && let Err(error) = txt.withdraw(name, value).await
-            {
-                tracing::warn!(name, error, "a TXT record that is needed no more stays");
-            }
-        }
-        looked_at
-    }
-
-    /// The TXT records that were published are added to `shown`.
-    async fn answer(
-        &self,
-        order: &mut Order,
-        shown: &mut Vec<(String, String)>,
-    ) -> Result<(), Failure> {
         let mut published = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -230,9 +214,13 @@ impl<H: Host> Work<'_, H> {
                         Failure::local("dns-01 is asked for, and no DNS server is given to update")
                     })?;
                     let base = self.name.strip_prefix("*.").unwrap_or(self.name);
-                    let (name, value) = (format!("_acme-challenge.{base}"), answer.dns_value());
-                    shown.push((name.clone(), value.clone()));
-                    txt.publish(&name, &value).await.map_err(Failure::refused)?;
+                    let record = TxtRecord {
+                        certificate: self.name.to_owned(),
+                        name: format!("_acme-challenge.{base}"),
+                        value: answer.dns_value(),
+                    };
+                    self.leftovers.note(self.host, &record).await?;
+                    txt.publish(&record.name, &record.value).await?;
                 }
             }
             // After a crash the authority may be looking already.

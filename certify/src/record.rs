@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `account:` and the directory's address | [`AccountRecord`] |
 //! | `name:` and the name | [`NameRecord`] |
+//! | `txt:` and the value | [`TxtRecord`] |
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use crate::failure::Failure;
 
 const ACCOUNT: &str = "account:";
 const NAME: &str = "name:";
+const TXT: &str = "txt:";
 
 /// An account with one authority. The key is stored before the authority hears of it, so that no crash leaves an account
 /// behind that nobody has the key of.
@@ -58,12 +60,32 @@ pub(crate) struct OrderRecord {
     pub(crate) key_pem: String,
 }
 
+/// A TXT record that we have shown, or were about to: it is to be taken away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TxtRecord {
+    /// The name whose certificate it is for.
+    pub(crate) certificate: String,
+    /// Where it is, such as `_acme-challenge.example.org`.
+    pub(crate) name: String,
+    /// What it says: a digest, so no other record has the same.
+    pub(crate) value: String,
+}
+
 pub(crate) fn account_key(directory: &str) -> String {
     format!("{ACCOUNT}{directory}")
 }
 
 pub(crate) fn name_key(name: &str) -> String {
     format!("{NAME}{name}")
+}
+
+pub(crate) fn txt_key(value: &str) -> String {
+    format!("{TXT}{value}")
+}
+
+/// Whether it is a key of [`txt_key`].
+pub(crate) fn is_txt_key(key: &str) -> bool {
+    key.starts_with(TXT)
 }
 
 /// The name in a key of [`name_key`].

@@ -9,6 +9,7 @@ use hickory_proto::rr::Name;
 use super::key::DnsKey;
 use super::update::{add_txt, delete_txt, update};
 use super::{DnsError, alias, parse_name, propagation, zone};
+use crate::challenge::{TxtError, TxtFuture, TxtPublisher};
 use crate::http::Resolve;
 use crate::keeper::Clock;
 
@@ -85,5 +86,25 @@ impl DynamicUpdate {
     async fn change(&self, zone: &Name, record: hickory_proto::rr::Record) -> Result<(), DnsError> {
         let now = (self.clock)();
         update(self.server.address, &self.server.key, zone, vec![record], now).await
+    }
+}
+
+impl TxtPublisher for DynamicUpdate {
+    fn patience(&self) -> Duration {
+        self.server.patience
+    }
+
+    fn publish<'a>(&'a self, name: &'a str, value: &'a str) -> TxtFuture<'a> {
+        Box::pin(async move { Ok(self.publish(name, value).await?) })
+    }
+
+    fn withdraw<'a>(&'a self, name: &'a str, value: &'a str) -> TxtFuture<'a> {
+        Box::pin(async move { Ok(self.withdraw(name, value).await?) })
+    }
+}
+
+impl From<DnsError> for TxtError {
+    fn from(error: DnsError) -> Self {
+        Self { message: error.to_string(), passing: error.is_passing() }
     }
 }

@@ -4,10 +4,17 @@
 //! [`environment`] gives `PREFIX_ACME_CONTACT` to `--acme-contact`, and so to every option that has no variable yet.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Command};
 
+mod dns;
+
+pub use dns::{DnsOptions, DnsOptionsError};
+
+use crate::challenge::TxtPublisher;
 use crate::http::{Client, Resolve, RootsError, public_roots, roots_from_pem};
+use crate::keeper::Clock;
 use crate::settings::{ChallengeKind, ExternalAccount, Settings, directory_url};
 
 /// How certificates are obtained. Without `--acme` none are.
@@ -39,6 +46,10 @@ pub struct AcmeOptions {
     /// The profile of certificates to ask for, such as shortlived
     #[arg(long, value_name = "NAME")]
     pub acme_profile: Option<String>,
+
+    /// How TXT records for dns-01 are made.
+    #[command(flatten)]
+    pub dns: DnsOptions,
 }
 
 /// Why no work on certificates can begin.
@@ -61,6 +72,9 @@ pub enum AcmeOptionsError {
         /// Why they cannot be used.
         error: RootsError,
     },
+    /// The way of dns-01.
+    #[error(transparent)]
+    Dns(#[from] DnsOptionsError),
 }
 
 fn named(path: &Path) -> String {
@@ -95,6 +109,21 @@ impl AcmeOptions {
             }
         };
         Client::new(trusted, resolver).map_err(roots)
+    }
+
+    /// What makes TXT records, if dns-01 is asked for.
+    ///
+    /// # Errors
+    /// When dns-01 is asked for and nobody can make them.
+    pub fn txt(
+        &self,
+        client: &Client,
+        clock: Clock,
+    ) -> Result<Option<Arc<dyn TxtPublisher>>, AcmeOptionsError> {
+        match (&self.acme, self.acme_challenge) {
+            (Some(_), ChallengeKind::Dns01) => Ok(Some(self.dns.publisher(client, clock)?)),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -69,19 +69,20 @@ pub(crate) fn terminates(route: &Route) -> bool {
     matches!(route.settings.mode, Mode::Terminate | Mode::Reencrypt)
 }
 
+/// Whether the route itself says that HTTP/2 is offered.
+pub(crate) fn offers_h2(route: &Route) -> bool {
+    let alpn = route.settings.alpn.as_ref();
+    alpn.is_some_and(|alpn| alpn.iter().any(|protocol| protocol == "h2"))
+}
+
 /// Whether a browser may take a connection of this route for one to another name (RFC 9113, section 9.1.1): `h2` is
 /// offered explicitly under a certificate that is not this name's alone.
 pub(crate) fn coalesces(route: &Route, certificates: &CertificateTable) -> bool {
-    let offers_h2 = route
-        .settings
-        .alpn
-        .as_ref()
-        .is_some_and(|alpn| alpn.iter().any(|protocol| protocol == "h2"));
     let own = |certificate: &Certificate| match &route.name {
         RouteName::Exact(host) => certificate.is_own(host),
         _ => false,
     };
-    offers_h2
+    offers_h2(route)
         && terminates(route)
         && certificate_for(&route.name, certificates).is_some_and(|certificate| !own(certificate))
 }

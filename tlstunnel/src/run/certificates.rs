@@ -1,5 +1,6 @@
 //! Has [`certify`] look after the certificates of the names that are registered.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -8,16 +9,16 @@ use std::sync::Arc;
 use certify::http::Resolve;
 use certify::options::AcmeOptions;
 use certify::schedule::Validity;
-use certify::{Challenge, Current, Host, HostError, Keeper, Record, Wanted};
+use certify::{Challenge, ChallengeKind, Current, Host, HostError, Keeper, Record, Wanted};
 use config_proto::message::Refusal;
-use config_proto::model::RouteName;
+use config_proto::model::{Route, RouteName};
 use zeroize::Zeroizing;
 
 use super::RunError;
 use crate::backend::Resolver;
 use crate::config::Configuration;
-use crate::config::warnings::terminates;
-use crate::gateway::{Gateway, Phase};
+use crate::config::warnings::{offers_h2, terminates};
+use crate::gateway::{Gateway, Phase, Snapshot};
 use crate::tls::certificates::{Certificate, Source};
 
 /// The work, ready to be spawned; none without `--acme`. It ends when the gateway begins to stop.
@@ -31,9 +32,25 @@ pub(super) fn keeper(
 ) -> Result<Option<impl Future<Output = ()> + Send + use<>>, RunError> {
     let Some(settings) = options.settings() else { return Ok(None) };
     let client = options.client(Addresses(gateway.resolver.clone()))?;
-    let host = Registered { gateway: Arc::clone(gateway), configuration: configuration.clone() };
+    let clock = certify::system_clock();
+    let txt = options.txt(&client, Arc::clone(&clock))?;
+    let wildcards = settings.challenge == ChallengeKind::Dns01;
+    if let Some(name) = options.dns.acme_domain.iter().find(|name| name.starts_with("*."))
+        && !wildcards
+    {
+        return Err(RunError::Wildcard(name.clone()));
+    }
+    let host = Registered {
+        gateway: Arc::clone(gateway),
+        configuration: configuration.clone(),
+        domains: options.dns.acme_domain.clone(),
+        wildcards,
+    };
     let reports = gateway.certificates.clone();
-    let keeper = Keeper::new(host, settings, client, certify::system_clock(), reports);
+    let mut keeper = Keeper::new(host, settings, client, clock, reports);
+    if let Some(txt) = txt {
+        keeper = keeper.with_txt(txt);
+    }
     let mut phase = gateway.phase.subscribe();
     Ok(Some(async move {
         tokio::select! {
@@ -53,33 +70,76 @@ impl Resolve for Addresses {
     ) -> Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, String>> + Send + 'a>> {
         Box::pin(async move { self.0.resolve(host).await.map_err(|error| error.to_string()) })
     }
+
+    fn alias<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send + 'a>> {
+        Box::pin(async move { self.0.alias(name).await.map_err(|error| error.to_string()) })
+    }
 }
 
-/// The names that are registered.
+/// The names that are registered, and those that options name.
 struct Registered {
     gateway: Arc<Gateway>,
     configuration: Configuration,
+    /// Names and wildcards that are wanted whether there is a route or not.
+    domains: Vec<String>,
+    /// Whether certificates for wildcards can be obtained.
+    wildcards: bool,
+}
+
+impl Registered {
+    /// The name that a route needs a certificate for. Exact names that a wildcard serves need none of their own, unless
+    /// the route offers `h2`: under a shared certificate a browser could send requests for other names there.
+    fn name_of(&self, route: &Route, snapshot: &Snapshot) -> Option<String> {
+        match &route.name {
+            RouteName::Wildcard(parent) if self.wildcards => Some(format!("*.{parent}")),
+            RouteName::Exact(name) => {
+                let parent = name.split_once('.').map_or("", |(_, parent)| parent);
+                let served = self.is_wanted_wildcard(parent, snapshot);
+                let shown = snapshot.certificates.find(Some(name));
+                let has_own = shown.is_some_and(|shown| shown.is_own(name));
+                (!served || has_own || offers_h2(route)).then(|| name.clone())
+            }
+            _ => None,
+        }
+    }
+
+    fn is_wanted_wildcard(&self, parent: &str, snapshot: &Snapshot) -> bool {
+        let of_option = |name: &String| name.strip_prefix("*.") == Some(parent);
+        let of_route = || {
+            let route = snapshot.routes.get(&RouteName::Wildcard(parent.to_owned()));
+            route.is_some_and(|active| terminates(&active.route))
+        };
+        self.wildcards && (self.domains.iter().any(of_option) || of_route())
+    }
+}
+
+/// What is shown for a name, and whether that is for the authority to replace.
+fn wanted(name: String, snapshot: &Snapshot) -> Option<Wanted> {
+    let shown = snapshot.certificates.find(Some(&name));
+    let current = match shown.map(|shown| (shown.source(), shown)) {
+        None | Some((Source::SelfSigned, _)) => None,
+        Some((Source::Acme, shown)) if shown.is_own(&name) => Some(current(shown)?),
+        // A wildcard from the authority covers it, and it is wanted besides.
+        Some((Source::Acme, _)) => None,
+        Some(_) => return None,
+    };
+    Some(Wanted { name, current })
 }
 
 impl Host for Registered {
-    /// Exact names whose TLS is terminated here, unless a person gave the certificate that is shown.
+    /// Names whose TLS is terminated here, and those of options, unless a person gave the certificate that is shown.
     fn wanted(&self) -> (u64, Vec<Wanted>) {
         let snapshot = self.gateway.snapshot.load_full();
-        let wanted = snapshot
+        let of_routes = snapshot
             .routes
             .iter_after(None)
             .filter(|active| terminates(&active.route))
-            .filter_map(|active| {
-                let RouteName::Exact(name) = &active.route.name else { return None };
-                let shown = snapshot.certificates.find(Some(name));
-                let current = match shown.map(|shown| (shown.source(), shown)) {
-                    None | Some((Source::SelfSigned, _)) => None,
-                    Some((Source::Acme, shown)) if shown.is_own(name) => Some(current(shown)?),
-                    Some(_) => return None,
-                };
-                Some(Wanted { name: name.clone(), current })
-            })
-            .collect();
+            .filter_map(|active| self.name_of(&active.route, &snapshot));
+        let names: BTreeSet<String> = of_routes.chain(self.domains.iter().cloned()).collect();
+        let wanted = names.into_iter().filter_map(|name| wanted(name, &snapshot)).collect();
         (snapshot.generation, wanted)
     }
 

@@ -64,6 +64,9 @@ pub enum RunError {
     /// How certificates are to be obtained.
     #[error(transparent)]
     Acme(#[from] certify::options::AcmeOptionsError),
+    /// A wildcard certificate cannot be obtained by this challenge (RFC 8555, section 7.1.3; every authority's policy).
+    #[error("a certificate for {0} takes --acme-challenge dns-01")]
+    Wildcard(String),
     /// The operating system gives no event loop, thread or descriptor.
     #[error("the system refuses what the gateway needs: {0}; is the limit of open files too low?")]
     System(#[from] std::io::Error),

@@ -1,0 +1,189 @@
+//! Certificates through DNS: the real gateway, a real authority (pebble) and real name servers (BIND 9, Knot).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use acceptance::backend::Backend;
+use acceptance::gateway::DOMAIN;
+use acceptance::name_server::{Kind, NameServer, Policy, SECRET, Setup, Zone, free_port};
+use acceptance::pebble::{Door, Pebble};
+use acceptance::peer::eventually;
+use acceptance::{Gateway, client};
+
+/// Percent of nonces that are refused; the client must repeat those requests.
+const NONCE_REJECTIONS: u8 = 15;
+const CHALLENGE: &str = "_acme-challenge.apps.localhost";
+/// A record of somebody else's, which must stay.
+const FOREIGN: &str = "_acme-challenge TXT \"somebody else's\"\n";
+
+struct World {
+    pebble: Pebble,
+    gateway: Gateway,
+    backend: Backend,
+}
+
+impl World {
+    /// A gateway that answers dns-01 with these options, and an authority that asks `name_server`.
+    fn start(name_server: SocketAddr, options: &[&str]) -> Self {
+        let mut pebble = Pebble::prepare();
+        pebble.ask_name_server(name_server);
+        let (directory, ca) = (pebble.directory(), pebble.ca_file());
+        let mut all = vec!["--acme", &directory, "--acme-ca", ca.to_str().unwrap()];
+        all.extend(["--acme-challenge", "dns-01"]);
+        all.extend(options);
+        let gateway = Gateway::start_with(&all);
+        pebble.serve(gateway.http, gateway.https, NONCE_REJECTIONS);
+        Self { pebble, gateway, backend: Backend::http("site") }
+    }
+
+    /// The same by signed updates of `server`.
+    fn updating(server: &NameServer, key: &str, options: &[&str]) -> Self {
+        let (address, port) = (server.address().to_string(), server.address().port().to_string());
+        let mut all = vec!["--dns-server", &address, "--dns-key", key];
+        all.extend(["--dns-authoritative-port", &port]);
+        all.extend(options);
+        Self::start(server.address(), &all)
+    }
+
+    fn add(&self, name: &str, options: &[&str]) {
+        let backend = self.backend.to_arg();
+        self.gateway.ctl(&[&["add", name, &backend], options].concat());
+    }
+
+    /// Whether a client that trusts pebble's root alone reaches the backend by this name.
+    fn served(&self, name: &str) -> bool {
+        let config = client::config(&self.pebble.root_file(), &[]);
+        let host = format!("{name}.{DOMAIN}");
+        client::connect(self.gateway.https, &host, &config)
+            .and_then(|mut tls| client::get(&mut tls, &host, "/"))
+            .is_ok_and(|answer| answer.contains("backend site"))
+    }
+
+    fn wait_for(&self, name: &str) {
+        let end = Instant::now() + Duration::from_secs(90);
+        while !self.served(name) {
+            let (gateway, pebble) = (self.gateway.log(), self.pebble.log());
+            assert!(Instant::now() < end, "{name} has no certificate: {gateway}\n{pebble}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Names of the certificate that is in use for a name, as `show` says.
+    fn names(&self, name: &str) -> String {
+        let shown: serde_json::Value =
+            serde_json::from_str(&self.gateway.ctl(&["--json", "show", name])).unwrap();
+        assert_eq!(shown["certificate"]["source"], "acme", "{shown}");
+        shown["certificate"]["names"].to_string()
+    }
+
+    fn problems(&self) -> String {
+        let status: serde_json::Value =
+            serde_json::from_str(&self.gateway.ctl(&["--json", "status"])).unwrap();
+        status["problems"].to_string()
+    }
+
+    fn orders(&self) -> usize {
+        let exchanges = self.pebble.take_exchanges();
+        exchanges.iter().filter(|e| e.request == "POST /order-plz" && e.status == 201).count()
+    }
+}
+
+fn name_server(kind: Kind, policy: Policy) -> NameServer {
+    let address = free_port(Ipv4Addr::LOCALHOST.into());
+    let mut zone = Zone::new(DOMAIN, address.ip(), policy);
+    zone.records = FOREIGN.to_owned();
+    Setup::new(kind, address).with(zone).start()
+}
+
+/// Waits until nothing but what was there before is at the challenge's name.
+fn wait_until_clean(server: &NameServer) {
+    server.wait_for("the record is gone", CHALLENGE, "TXT", |txt| txt == ["\"somebody else's\""]);
+}
+
+#[test]
+fn one_wildcard_serves_every_name_and_h2_gets_a_certificate_of_its_own() {
+    for kind in [Kind::Bind, Kind::Knot] {
+        if !Pebble::available() || !kind.available() {
+            continue;
+        }
+        let server = name_server(kind, Policy::Txt);
+        let wildcard = format!("*.{DOMAIN}");
+        let world = World::updating(&server, &server.key(), &["--acme-domain", &wildcard]);
+        world.add("blog", &[]);
+        world.wait_for("blog");
+        world.add("wiki", &[]);
+        assert!(world.served("wiki"), "at once, by the same certificate");
+        assert!(world.names("wiki").contains(&wildcard));
+        assert_eq!(world.orders(), 1);
+        wait_until_clean(&server);
+
+        world.add("fast", &["--alpn", "h2,http/1.1"]);
+        eventually("it has a certificate of its own", || {
+            world.names("fast").contains(&format!("fast.{DOMAIN}"))
+        });
+        assert_eq!(world.orders(), 1);
+        assert!(!world.gateway.ctl(&["check"]).contains("share"), "browsers cannot coalesce");
+        // A route for all names below another, and its certificate.
+        world.add(&format!("*.sub.{DOMAIN}"), &[]);
+        world.wait_for("deep.sub");
+        assert_eq!(world.orders(), 1);
+        wait_until_clean(&server);
+        assert!(!world.gateway.log().contains(SECRET), "the key is in no log");
+    }
+}
+
+#[test]
+fn a_wrong_key_shows_and_costs_no_second_order() {
+    if !Pebble::available() || !Kind::Bind.available() {
+        return;
+    }
+    let server = name_server(Kind::Bind, Policy::Txt);
+    let wildcard = format!("*.{DOMAIN}");
+    let wrong = "acme:SHA256:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let mut world = World::updating(&server, wrong, &["--acme-domain", &wildcard]);
+    world.add("blog", &[]);
+    eventually("who is to blame is in status", || {
+        world.problems().contains("has another secret for the key acme")
+    });
+    assert_eq!(world.orders(), 1);
+    world.gateway.replace_option("--dns-key", &server.key());
+    world.gateway.stop("TERM");
+    world.gateway.spawn();
+    assert!(world.problems().contains("has another secret"), "the wait is kept");
+}
+
+/// Kills the gateway at every request of an issuance: the record goes away in the end, and no needless order is placed.
+#[test]
+fn kill_9_at_every_request_leaves_no_record_behind() {
+    if !Pebble::available() || !Kind::Bind.available() {
+        return;
+    }
+    let server = name_server(Kind::Bind, Policy::Txt);
+    let mut world = World::updating(&server, &server.key(), &[]);
+    for step in 0.. {
+        let (route, name) = (format!("*.step{step}.{DOMAIN}"), format!("a.step{step}"));
+        world.pebble.take_exchanges();
+        world.pebble.set_door(Door::HoldAfter(step));
+        world.add(&route, &[]);
+        let mut finished = false;
+        eventually("an answer is held back, or all are through", || {
+            finished = world.served(&name);
+            finished || world.pebble.holding()
+        });
+        if finished {
+            assert!(step >= 8, "the sweep went through the whole issuance");
+            break;
+        }
+        world.gateway.kill();
+        let lost = world.pebble.take_exchanges();
+        let lost_order = lost.last().is_some_and(|e| e.request == "POST /order-plz");
+        world.pebble.set_door(Door::Open);
+        world.gateway.spawn();
+        world.wait_for(&name);
+        let before = lost.iter().filter(|e| e.request == "POST /order-plz" && e.status == 201);
+        assert_eq!(before.count() + world.orders(), 1 + usize::from(lost_order), "{lost:?}");
+        let record = format!("_acme-challenge.step{step}.{DOMAIN}");
+        server.wait_for("the record is gone", &record, "TXT", <[String]>::is_empty);
+    }
+}
