@@ -54,4 +54,6 @@ pub struct Addresses {
     pub source: SocketAddr,
     /// The address that the client connected to.
     pub destination: SocketAddr,
+    /// Whether the proxy says that the client speaks TLS to it (version 2, section 2.2.5).
+    pub tls: bool,
 }

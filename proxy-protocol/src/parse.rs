@@ -99,14 +99,12 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, MalformedHeader> {
         (v2::COMMAND_PROXY, v2::TCP4) => {
             let (addresses, tlvs) =
                 body.split_first_chunk::<{ v2::TCP4_LEN }>().ok_or(MalformedHeader::TooShort)?;
-            check_tlvs(tlvs)?;
-            Some(tcp4(addresses))
+            Some(Addresses { tls: says_tls(tlvs)?, ..tcp4(addresses) })
         }
         (v2::COMMAND_PROXY, v2::TCP6) => {
             let (addresses, tlvs) =
                 body.split_first_chunk::<{ v2::TCP6_LEN }>().ok_or(MalformedHeader::TooShort)?;
-            check_tlvs(tlvs)?;
-            Some(tcp6(addresses))
+            Some(Addresses { tls: says_tls(tlvs)?, ..tcp6(addresses) })
         }
         _ => None,
     };
@@ -120,6 +118,7 @@ fn tcp4(a: &[u8; v2::TCP4_LEN]) -> Addresses {
     Addresses {
         source: address([a[0], a[1], a[2], a[3]], [a[8], a[9]]),
         destination: address([a[4], a[5], a[6], a[7]], [a[10], a[11]]),
+        tls: false,
     }
 }
 
@@ -128,19 +127,26 @@ fn tcp6(a: &[u8; v2::TCP6_LEN]) -> Addresses {
         let ip: [u8; 16] = std::array::from_fn(|i| a[at + i]);
         SocketAddr::from((Ipv6Addr::from(ip), u16::from_be_bytes(port)))
     };
-    Addresses { source: address(0, [a[32], a[33]]), destination: address(16, [a[34], a[35]]) }
+    Addresses {
+        source: address(0, [a[32], a[33]]),
+        destination: address(16, [a[34], a[35]]),
+        tls: false,
+    }
 }
 
-/// TLVs say nothing that the gateway uses, but they must lie within the header.
-fn check_tlvs(mut tlvs: &[u8]) -> Result<(), MalformedHeader> {
+/// Whether the TLVs say that the client speaks TLS. All of them must lie within the header.
+fn says_tls(mut tlvs: &[u8]) -> Result<bool, MalformedHeader> {
+    let mut tls = false;
     while !tlvs.is_empty() {
-        let [_kind, high, low, rest @ ..] = tlvs else {
+        let [kind, high, low, rest @ ..] = tlvs else {
             return Err(MalformedHeader::BadTlv);
         };
         let len = usize::from(u16::from_be_bytes([*high, *low]));
-        tlvs = rest.get(len..).ok_or(MalformedHeader::BadTlv)?;
+        let (value, rest) = rest.split_at_checked(len).ok_or(MalformedHeader::BadTlv)?;
+        tls |= *kind == v2::TLV_SSL && value.first().is_some_and(|c| c & v2::CLIENT_SSL != 0);
+        tlvs = rest;
     }
-    Ok(())
+    Ok(tls)
 }
 
 fn parse_v1(bytes: &[u8]) -> Result<Parsed, MalformedHeader> {
@@ -190,7 +196,7 @@ fn parse_line(line: &str) -> Option<Option<Addresses>> {
         ),
         _ => return None,
     };
-    Some(Some(Addresses { source, destination }))
+    Some(Some(Addresses { source, destination, tls: false }))
 }
 
 /// Digits only, without leading zeroes (section 2.1).

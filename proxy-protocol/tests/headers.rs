@@ -17,7 +17,7 @@ fn addr(text: &str) -> SocketAddr {
 }
 
 fn proxied(source: &str, destination: &str) -> Option<Addresses> {
-    Some(Addresses { source: addr(source), destination: addr(destination) })
+    Some(Addresses { source: addr(source), destination: addr(destination), tls: false })
 }
 
 fn v2(version_command: u8, family: u8, body: &[u8]) -> Vec<u8> {
@@ -146,7 +146,11 @@ fn encoded_headers_have_the_published_layout() {
         ]
         .concat(),
     );
-    assert_eq!(encode_v2(client, local, &extras), expected);
+    let header = encode_v2(client, local, &extras);
+    assert_eq!(header, expected);
+    let told = Addresses { tls: true, ..proxied("192.0.2.7:56068", "203.0.113.9:443").unwrap() };
+    let len = header.len();
+    assert_eq!(parse(&header), Ok(Parsed::Complete { addresses: Some(told), len }));
 
     let verified =
         Extras { tls: Some(TlsExtras { client_certificate: true, ..tls }), ..Extras::default() };
@@ -227,6 +231,7 @@ proptest! {
         let expected = Some(Addresses {
             source: wire_form(source, destination),
             destination: wire_form(destination, source),
+            tls: false,
         });
         let extras = Extras { alpn: alpn.as_deref(), ..Extras::default() };
         for header in [encode_v1(source, destination), encode_v2(source, destination, &extras)] {

@@ -235,7 +235,8 @@ async fn the_backend_learns_who_the_client_is() {
         }
         let mut rest = &bytes[..];
         let told = proxy_protocol::read_header(&mut rest).await.unwrap();
-        assert_eq!(told, Some(Addresses { source: info.peer, destination: info.local }));
+        let tls = version == ProxyVersion::V2;
+        assert_eq!(told, Some(Addresses { source: info.peer, destination: info.local, tls }));
         assert_eq!(rest, b"stream");
     }
 }

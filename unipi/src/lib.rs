@@ -14,11 +14,14 @@
 #![forbid(unsafe_code)]
 
 pub mod git;
+pub mod listen;
 pub mod observe;
 pub mod options;
 pub mod refresh;
+pub mod resolve;
 pub mod run;
 pub mod serve;
 pub mod site;
 pub mod storage;
+pub mod tls;
 pub mod webhook;

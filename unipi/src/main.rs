@@ -5,9 +5,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use unipi::observe::log;
-use unipi::options::Options;
+use unipi::options::{Options, command};
 use unipi::run::run;
 
 /// Failed.
@@ -16,7 +16,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let parsed = command().try_get_matches().and_then(|found| Options::from_arg_matches(&found));
+    let options = match parsed {
         Ok(options) => options,
         Err(error) => {
             // Nobody reads: nothing can be said.

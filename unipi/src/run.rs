@@ -3,7 +3,6 @@
 //! One single-threaded runtime does everything; only the storage's calls, which block, have threads of their own. On the
 //! first SIGTERM or SIGINT listeners close and open connections get time to end; a second one ends at once.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +12,14 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::git::{self, SshIdentity};
+use crate::listen::{BindError, Listeners};
 use crate::observe::Metrics;
 use crate::options::Options;
 use crate::refresh::{Refresher, Requests, Schedule};
-use crate::serve::{self, Counters, HookAt, Server, Trust};
+use crate::serve::{self, Counters, HookAt, Secure, Server, Trust};
 use crate::site::{BuildOptions, ContentTypes, Generations};
 use crate::storage::{Storage, StorageError};
+use crate::tls::{Start, TlsError};
 use crate::webhook::{EmptySecret, Hook, Secret};
 
 /// Why a site server did not start.
@@ -26,13 +27,11 @@ use crate::webhook::{EmptySecret, Hook, Secret};
 #[non_exhaustive]
 pub enum RunError {
     /// A listener.
-    #[error("cannot listen on {address}: {error}")]
-    Bind {
-        /// Where.
-        address: SocketAddr,
-        /// What the system says.
-        error: std::io::Error,
-    },
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A file that is read at start.
     #[error("cannot read {}: {error}", path.display())]
     Read {
@@ -71,9 +70,7 @@ pub enum RunError {
 /// When it cannot start.
 pub fn run(options: &Options) -> Result<(), RunError> {
     // Listeners first: a port that is taken is found out before anything else is touched.
-    let listeners: Vec<TcpListener> =
-        options.listen.http().into_iter().map(bind).collect::<Result<_, _>>()?;
-    let monitoring = options.listen.metrics.map(bind).transpose()?;
+    let listeners = Listeners::open(options)?;
     let storage = match &options.storage.storage {
         Some(path) => {
             let (size, format) = (options.storage.storage_size, options.storage.format);
@@ -81,9 +78,15 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         }
         None => None,
     };
-    let (refresher, server) = build(options, storage)?;
+    let tls = Start::new(&options.tls, storage.as_ref(), false)?;
+    let secure = tls.as_ref().map(|start| Secure {
+        tls: Arc::clone(&start.tls),
+        port: listeners.https_port().unwrap_or(options.listen.https_port),
+        hsts: options.tls.hsts(),
+    });
+    let (refresher, server) = build(options, storage, secure)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(options, refresher, server, listeners, monitoring));
+    let served = runtime.block_on(serve(options, refresher, server, listeners, tls));
     runtime.shutdown_timeout(LAST_WORDS);
     served
 }
@@ -92,6 +95,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
 fn build(
     options: &Options,
     storage: Option<Storage>,
+    secure: Option<Secure>,
 ) -> Result<(Refresher, Arc<Server>), RunError> {
     let mut remote = options.remote.clone();
     if let (Some(path), Some(host_key)) =
@@ -130,10 +134,12 @@ fn build(
     let build = BuildOptions { types, max_size, default: options.site.default.clone() };
     let server = Server {
         generations: Arc::clone(&generations),
-        limits: options.limits.serving(),
+        limits: options.limits.serving(options.tls.handshake_timeout),
         hook: trust.map(|trust| HookAt { path: options.refresh.hook.clone(), trust }),
         status_path: options.site.status_path.clone(),
         requests: Arc::clone(&requests),
+        secure,
+        trusted: options.listen.trust_forwarded.clone(),
         counters: Counters::default(),
     };
     let mut refresher = Refresher::new(remote, limits, build, generations, requests);
@@ -147,26 +153,27 @@ async fn serve(
     options: &Options,
     mut refresher: Refresher,
     server: Arc<Server>,
-    listeners: Vec<TcpListener>,
-    monitoring: Option<TcpListener>,
+    listeners: Listeners,
+    tls: Option<Start>,
 ) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = watch::channel(false);
-    let addresses = addresses(&listeners, monitoring.as_ref())?;
+    let addresses = listeners.addresses()?;
     // What was kept is served from the first request on.
     refresher.restore().await;
     let mut serving = tokio::task::JoinSet::new();
-    for listener in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (doors, monitoring) = listeners.doors(tls.as_ref().map(|start| &start.tls))?;
+    for door in doors {
         let (server, limits) = (Arc::clone(&server), server.limits);
-        serving.spawn(serve::connection::serve(listener, server, limits, stopped.clone()));
+        serving.spawn(serve::connection::serve(door, server, limits, stopped.clone()));
     }
-    if let Some(listener) = monitoring {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+    // It ends with the runtime.
+    let certificates = tls.and_then(|mut start| start.work()).map(tokio::spawn);
+    if let Some(door) = monitoring {
         let metrics = Arc::new(Metrics::new(Arc::clone(&server)));
         let limits = serve::limits_for_monitoring();
-        serving.spawn(serve::connection::serve(listener, metrics, limits, stopped));
+        serving.spawn(serve::connection::serve(door, metrics, limits, stopped));
     }
     if let Some(path) = &options.ready_file {
         replace(path, addresses.to_string().as_bytes())
@@ -178,6 +185,9 @@ async fn serve(
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    if let Some(certificates) = certificates {
+        certificates.abort();
+    }
     tracing::info!("stopping: no new connections; a second signal ends at once");
     // Nobody listens any more only when everything has ended.
     let _ = stop.send(true);
@@ -187,24 +197,6 @@ async fn serve(
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, RunError> {
-    let bound = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|error| RunError::Bind { address, error })
-}
-
-fn addresses(
-    listeners: &[TcpListener],
-    monitoring: Option<&TcpListener>,
-) -> std::io::Result<serde_json::Value> {
-    let http = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
-    let metrics = monitoring.into_iter().map(TcpListener::local_addr);
-    let metrics = metrics.collect::<Result<Vec<_>, _>>()?;
-    Ok(serde_json::json!({ "http": http, "metrics": metrics }))
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, RunError> {

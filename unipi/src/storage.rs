@@ -24,6 +24,8 @@ const HEAD_KEY: &[u8] = b"head";
 const PIECE: usize = 8 << 20;
 /// Pieces that are read at a time.
 const BATCH: usize = 8;
+/// Records that are read at a time.
+const RECORDS_BATCH: usize = 100;
 
 /// Why there is no storage, or why it did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +132,58 @@ impl Storage {
             Ok(())
         });
         write.await.map_err(|_| StorageError::Thread)?
+    }
+
+    /// Every record of `table`, in order of the keys. Blocks: for the start.
+    ///
+    /// # Errors
+    /// When the store fails, or a key is no text.
+    pub fn records(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
+        self.store.read(|tx| {
+            let mut records = Vec::new();
+            let mut after: Option<Vec<u8>> = None;
+            loop {
+                let entries = tx.scan(table, b"", after.as_deref(), RECORDS_BATCH)?;
+                let Some((last, _)) = entries.last() else { return Ok(records) };
+                after = Some(last.clone());
+                for (key, value) in entries {
+                    let key = String::from_utf8(key)
+                        .map_err(|_| damaged(format!("a key of {} is no text", table.0)))?;
+                    records.push((key, value));
+                }
+            }
+        })
+    }
+
+    /// A record.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn get(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        let (store, key) = (self.store.clone(), key.to_owned());
+        let read = move || store.read(|tx| tx.get(table, key.as_bytes()));
+        Ok(tokio::task::spawn_blocking(read).await.map_err(|_| StorageError::Thread)??)
+    }
+
+    /// Writes a record, durably.
+    ///
+    /// # Errors
+    /// When the store fails or is full; nothing has changed then.
+    pub async fn put(&self, table: Table, key: &str, value: Vec<u8>) -> Result<(), StorageError> {
+        let (store, key) = (self.store.clone(), key.to_owned());
+        let write = move || store.write(|tx| tx.put(table, key.as_bytes(), &value));
+        Ok(tokio::task::spawn_blocking(write).await.map_err(|_| StorageError::Thread)??)
+    }
+
+    /// Takes a record away, durably.
+    ///
+    /// # Errors
+    /// When the store fails; nothing has changed then.
+    pub async fn delete(&self, table: Table, key: &str) -> Result<(), StorageError> {
+        let (store, key) = (self.store.clone(), key.to_owned());
+        let write = move || store.write(|tx| tx.delete(table, key.as_bytes()));
+        tokio::task::spawn_blocking(write).await.map_err(|_| StorageError::Thread)??;
+        Ok(())
     }
 }
 

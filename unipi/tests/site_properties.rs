@@ -99,7 +99,7 @@ proptest! {
                 .header(name, condition.as_str())
                 .body(())
                 .unwrap();
-            let response = respond(&request.into_parts().0, Some(&site), 8192);
+            let response = respond(&request.into_parts().0, Some(&site), 8192, None);
             if response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED {
                 let location = response.headers()["location"].as_bytes();
                 prop_assert!(location.iter().all(|byte| (b'!'..=b'~').contains(byte)));

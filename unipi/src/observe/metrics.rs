@@ -14,8 +14,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::serve::connection::Answer;
-use crate::serve::{Chunks, Server, finish};
+use crate::serve::connection::{Answer, Failed};
+use crate::serve::{Chunks, Client, Server, finish};
 
 const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -41,7 +41,7 @@ impl Metrics {
 }
 
 impl Answer for Metrics {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Chunks> {
+    async fn answer(self: Arc<Self>, _: Client, request: Request<Incoming>) -> Response<Chunks> {
         let mut response = Response::new(Chunks::default());
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, plain);
@@ -65,6 +65,8 @@ impl Answer for Metrics {
     }
 
     fn opened(&self, _: bool) {}
+
+    fn failed(&self, _: Failed) {}
 }
 
 #[derive(Debug)]
@@ -85,6 +87,17 @@ impl Collector for Source {
         ];
         out.counters("webhooks", "Webhooks by what was done about them", "result", &hooks)?;
         out.counter("connections", "Connections since the start", None, &counters.connections)?;
+        let failed = [
+            ("handshake", counters.handshakes_failed.load(Relaxed)),
+            ("proxy_header", counters.proxy_headers_failed.load(Relaxed)),
+        ];
+        out.counters(
+            "connections_failed",
+            "Connections that ended before a request",
+            "why",
+            &failed,
+        )?;
+        out.counter("redirects", "Requests that were sent to https", None, &counters.redirects)?;
         out.counter("body", "Bodies of answers", Some(&Unit::Bytes), &counters.body_bytes)?;
         out.counter("remote_looks", "Looks at the remote", None, &server.requests.looks)?;
         let failures = &server.requests.failures;

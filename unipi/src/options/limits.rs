@@ -61,12 +61,13 @@ pub struct LimitOptions {
 
 impl LimitOptions {
     /// The server's limits.
-    pub fn serving(&self) -> Limits {
+    pub fn serving(&self, handshake_time: Duration) -> Limits {
         Limits {
             connections: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
             head_bytes: self.max_head,
             headers: usize::from(self.max_headers),
             target_bytes: self.max_target,
+            handshake_time,
             head_time: self.head_timeout,
             idle_time: self.idle_timeout,
             streams: self.max_streams,

@@ -8,6 +8,7 @@ mod listen;
 mod observe;
 mod repository;
 mod site;
+mod tls;
 mod values;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use listen::ListenOptions;
 pub use observe::{LogFormat, ObserveOptions};
 pub use repository::{AccessOptions, RefreshOptions};
 pub use site::{SiteOptions, StorageOptions};
+pub use tls::TlsOptions;
 
 use crate::git::Remote;
 use values::remote;
@@ -29,9 +31,9 @@ use values::remote;
     name = "unipi",
     version,
     about = "A site server: a static web site straight out of a git repository",
-    long_about = "A site server: fetches a branch of a git repository into memory, serves it over HTTP, and refreshes on a \
-        webhook. Publishing is git push.\n\nTLS is the gateway's (tlstunnel). Every option is also read from the \
-        environment: --hook-secret-file from UNIPI_HOOK_SECRET_FILE."
+    long_about = "A site server: fetches a branch of a git repository into memory, serves it over HTTP and HTTPS, and \
+        refreshes on a webhook. Publishing is git push.\n\nTLS is its own (--tls), or the gateway's (tlstunnel). Every \
+        option is also read from the environment: --hook-secret-file from UNIPI_HOOK_SECRET_FILE."
 )]
 pub struct Options {
     /// The repository and its branch or tag: https, http, git or ssh [default branch: the remote's]
@@ -49,6 +51,9 @@ pub struct Options {
     /// Where clients come in.
     #[command(flatten)]
     pub listen: ListenOptions,
+    /// How it is served over TLS.
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// How the repository lets us in.
     #[command(flatten)]
     pub access: AccessOptions,
@@ -67,6 +72,11 @@ pub struct Options {
     /// Logs and metrics.
     #[command(flatten)]
     pub observe: ObserveOptions,
+}
+
+/// The command of [`Options`], with every option's environment variable.
+pub fn command() -> clap::Command {
+    certify::options::environment(<Options as clap::CommandFactory>::command(), "UNIPI")
 }
 
 #[cfg(test)]
@@ -119,7 +129,6 @@ mod tests {
 
     #[test]
     fn definition_is_sound() {
-        use clap::CommandFactory as _;
-        Options::command().debug_assert();
+        command().debug_assert();
     }
 }

@@ -1,8 +1,10 @@
 //! From the text of an option to its value.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::HeaderValue;
+use ipnet::IpNet;
 
 use crate::git::{FetchError, HostKeyPin, Remote};
 use crate::site::SitePath;
@@ -87,4 +89,16 @@ pub(super) fn buffer_size(text: &str) -> Result<usize, String> {
     bytes
         .filter(|bytes| (1 << 10..=64 << 20).contains(bytes))
         .ok_or_else(|| "must be from 1KiB to 64MiB".to_owned())
+}
+
+/// A name that clients ask for, as it is compared: lower case, no final dot.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    config_proto::model::normalize_host(text).map_err(|error| error.to_string())
+}
+
+/// `192.0.2.0/24`, or an address alone.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "write an address or a network, as in 192.0.2.0/24".to_owned())
 }

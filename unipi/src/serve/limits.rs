@@ -13,6 +13,8 @@ pub struct Limits {
     pub headers: usize,
     /// Bytes of a request target; longer ones get 414.
     pub target_bytes: usize,
+    /// For a TLS handshake, and the PROXY header before it.
+    pub handshake_time: Duration,
     /// For the head of a request to arrive once its first byte has, and for the first request of a connection.
     pub head_time: Duration,
     /// A connection on which nothing moves for so long is closed, whether it waits for a request or for the client to
@@ -35,6 +37,7 @@ impl Default for Limits {
             head_bytes: 16 << 10,
             headers: 100,
             target_bytes: 8 << 10,
+            handshake_time: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
             idle_time: Duration::from_secs(60),
             streams: 100,

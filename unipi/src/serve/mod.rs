@@ -1,17 +1,20 @@
-//! Serving: HTTP/1.1 and HTTP/2 in clear text, for the site, the webhook and the status page.
+//! Serving: HTTP/1.1 and HTTP/2, over TLS and in clear text, for the site, the webhook and the status page.
 //!
-//! `connection` accepts and bounds what clients may hold → [`Server`] tells the webhook and the status page from pages →
+//! `connection` accepts, learns from a PROXY header who the client is, has [`crate::tls`] do the handshake, and bounds what
+//! clients may hold → [`Server`] sends clear text to https, and tells the webhook and the status page from pages →
 //! [`respond()`] answers for pages, from the site value alone, by [`conditional`], [`range`] and [`encoding`].
 //!
-//! TLS is the gateway's. It must not know where a site comes from: it reads [`Generations`] and asks for a refresh.
+//! It must not know where a site comes from: it reads [`Generations`] and asks for a refresh.
 
 mod body;
+mod client;
 pub mod conditional;
 pub(crate) mod connection;
 pub mod encoding;
 mod limits;
 pub mod range;
 mod respond;
+pub mod secure;
 mod status;
 mod stream;
 
@@ -24,16 +27,19 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use ipnet::IpNet;
 
 pub use body::Chunks;
+pub use client::Client;
 pub use limits::Limits;
 pub(crate) use respond::finish;
 pub use respond::respond;
+pub use secure::Secure;
 
 use crate::refresh::Requests;
 use crate::site::Generations;
 use crate::webhook::{Decision, Hook};
-use connection::Answer;
+use connection::{Answer, Failed};
 use respond::{plain, refuse, without_body_for_head};
 
 /// The `tracing` target of access-log lines, one for each request.
@@ -52,6 +58,10 @@ pub struct Server {
     pub status_path: Option<String>,
     /// Where refreshes are asked for.
     pub requests: Arc<Requests>,
+    /// TLS, if there is any.
+    pub secure: Option<Secure>,
+    /// Proxies whose word about their clients is believed.
+    pub trusted: Vec<IpNet>,
     /// What is counted.
     pub counters: Counters,
 }
@@ -85,6 +95,12 @@ pub struct Counters {
     pub connections: AtomicU64,
     /// Connections now.
     pub open: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: AtomicU64,
+    /// Connections of trusted proxies that did not begin with a PROXY header.
+    pub proxy_headers_failed: AtomicU64,
+    /// Requests in clear text that were sent to https.
+    pub redirects: AtomicU64,
     /// Webhooks that caused a refresh.
     pub hooks_taken: AtomicU64,
     /// Webhooks that rightly caused none.
@@ -99,9 +115,14 @@ pub(crate) fn unix_now() -> u64 {
 }
 
 impl Answer for Server {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Chunks> {
+    async fn answer(
+        self: Arc<Self>,
+        client: Client,
+        request: Request<Incoming>,
+    ) -> Response<Chunks> {
         let (parts, body) = request.into_parts();
-        let response = self.dispatch(&parts, body).await;
+        let client = client.behind_proxies(&parts.headers, &self.trusted);
+        let response = self.dispatch(client, &parts, body).await;
         let status = response.status();
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
         if let Some(counter) = self.counters.answers.get(class) {
@@ -111,6 +132,8 @@ impl Answer for Server {
         self.counters.body_bytes.fetch_add(bytes, Relaxed);
         tracing::info!(
             target: ACCESS_TARGET,
+            client = %client.address.ip().to_canonical(),
+            tls = client.secure,
             method = %parts.method,
             // Not the query: the secrets of others stand there.
             path = parts.uri.path(),
@@ -128,10 +151,31 @@ impl Answer for Server {
             self.counters.open.fetch_sub(1, Relaxed);
         }
     }
+
+    fn failed(&self, why: Failed) {
+        let counter = match why {
+            Failed::Handshake => &self.counters.handshakes_failed,
+            Failed::ProxyHeader => &self.counters.proxy_headers_failed,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
 }
 
 impl Server {
-    async fn dispatch(&self, parts: &Parts, body: Incoming) -> Response<Chunks> {
+    async fn dispatch(&self, client: Client, parts: &Parts, body: Incoming) -> Response<Chunks> {
+        let hsts = match (&self.secure, client.secure) {
+            (Some(secure), false) => match secure.answer_in_clear(parts) {
+                Some(response) => {
+                    self.counters
+                        .redirects
+                        .fetch_add(response.status().is_redirection().into(), Relaxed);
+                    return without_body_for_head(parts, response);
+                }
+                None => None,
+            },
+            (Some(secure), true) => secure.hsts.as_ref(),
+            (None, _) => None,
+        };
         let path = parts.uri.path();
         if let Some(hook) = self.hook.as_ref().filter(|hook| hook.path == path) {
             return match refuse(parts, self.limits.target_bytes) {
@@ -148,7 +192,8 @@ impl Server {
             };
         }
         let current = self.generations.current();
-        respond(parts, current.as_deref().map(|current| &*current.site), self.limits.target_bytes)
+        let site = current.as_deref().map(|current| &*current.site);
+        respond(parts, site, self.limits.target_bytes, hsts)
     }
 
     async fn hook(&self, trust: &Trust, parts: &Parts, body: Incoming) -> Response<Chunks> {

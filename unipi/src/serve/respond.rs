@@ -3,7 +3,7 @@
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
     CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED, LOCATION, RANGE, REFERRER_POLICY,
-    RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    RETRY_AFTER, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
@@ -25,11 +25,17 @@ const SECURITY: [(HeaderName, HeaderValue); 3] = [
     (REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin")),
 ];
 
-/// Answers a request for a page of `site`.
-pub fn respond(request: &Parts, site: Option<&Site>, max_target: usize) -> Response<Chunks> {
+/// Answers a request for a page of `site`. A target of more than `max_target` bytes is refused; `hsts` is the value of
+/// Strict-Transport-Security, where it is to be sent.
+pub fn respond(
+    request: &Parts,
+    site: Option<&Site>,
+    max_target: usize,
+    hsts: Option<&HeaderValue>,
+) -> Response<Chunks> {
     let response = match (refuse(request, max_target), site) {
         (Some(refusal), _) => refusal,
-        (None, Some(site)) => page(request, site),
+        (None, Some(site)) => page(request, site, hsts),
         (None, None) => {
             let text = "There is no site yet: it is being fetched.\n";
             let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
@@ -83,7 +89,7 @@ pub(super) fn without_body_for_head(
     response
 }
 
-fn page(request: &Parts, site: &Site) -> Response<Chunks> {
+fn page(request: &Parts, site: &Site, hsts: Option<&HeaderValue>) -> Response<Chunks> {
     if request.method == Method::OPTIONS {
         let mut response = Response::new(Chunks::default());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -112,6 +118,9 @@ fn page(request: &Parts, site: &Site) -> Response<Chunks> {
         Found::Redirect { status, location } => moved(status, &location),
     };
     let headers = response.headers_mut();
+    if let Some(hsts) = hsts {
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
     let kind = headers.get(CONTENT_TYPE).cloned();
     let in_parts = kind.filter(|kind| kind.as_bytes().starts_with(b"multipart/byteranges"));
     site.apply_headers(&path, headers);

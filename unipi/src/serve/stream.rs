@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4). No HTTP/1 request begins with its first four bytes.
@@ -23,17 +22,22 @@ pub(super) enum Protocol {
 
 /// A connection on which something must move from time to time.
 #[derive(Debug)]
-pub(super) struct Stream {
-    socket: TcpStream,
+pub(super) struct Stream<S> {
+    socket: S,
     replay: Vec<u8>,
     idle_time: Duration,
     idle: Pin<Box<Sleep>>,
 }
 
-impl Stream {
+impl<S: AsyncRead + Unpin> Stream<S> {
+    /// A connection of which it is known already what the client speaks.
+    pub(super) fn new(socket: S, idle_time: Duration) -> Self {
+        Self { socket, replay: Vec::new(), idle_time, idle: Box::pin(sleep(idle_time)) }
+    }
+
     /// Reads just enough to know what the client speaks. `None` when it leaves, or says nothing for `wait`.
     pub(super) async fn open(
-        mut socket: TcpStream,
+        mut socket: S,
         wait: Duration,
         idle_time: Duration,
     ) -> Option<(Protocol, Self)> {
@@ -51,10 +55,11 @@ impl Stream {
         tokio::time::timeout(wait, first_bytes).await.ok()??;
         let replay = read[..length].to_vec();
         let protocol = if replay == PREFACE { Protocol::Http2 } else { Protocol::Http1 };
-        let idle = Box::pin(sleep(idle_time));
-        Some((protocol, Self { socket, replay, idle_time, idle }))
+        Some((protocol, Self { replay, ..Self::new(socket, idle_time) }))
     }
+}
 
+impl<S> Stream<S> {
     /// Starts the clock anew when something moved; ends the connection when nothing has for too long.
     fn watch<T>(
         &mut self,
@@ -73,7 +78,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -90,7 +95,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -110,7 +115,7 @@ impl AsyncWrite for Stream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -162,6 +162,7 @@ pub struct Unipi {
     folder: TempDir,
     process: Option<Process>,
     pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
     pub metrics: SocketAddr,
 }
 
@@ -169,7 +170,8 @@ impl Unipi {
     pub fn start(remote: &str, options: &[&str]) -> Self {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let folder = tempfile::tempdir().expect("folder");
-        let mut unipi = Self { folder, process: None, http: nowhere, metrics: nowhere };
+        let mut unipi =
+            Self { folder, process: None, http: nowhere, https: None, metrics: nowhere };
         unipi.spawn(remote, options);
         unipi
     }
@@ -200,10 +202,10 @@ impl Unipi {
             );
             std::thread::sleep(Duration::from_millis(5));
         };
-        let address =
-            |kind: &str| bound[kind][0].as_str().and_then(|a| a.parse().ok()).expect("address");
-        self.http = address("http");
-        self.metrics = address("metrics");
+        let address = |kind: &str| bound[kind][0].as_str().and_then(|a| a.parse().ok());
+        self.http = address("http").expect("address");
+        self.https = address("https");
+        self.metrics = address("metrics").expect("address");
     }
 
     pub fn stop(&mut self) -> Option<i32> {
@@ -216,6 +218,26 @@ impl Unipi {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Asks for `path` of `name` over TLS, with what is trusted in the file `ca`.
+    pub fn get_secure(&self, ca: &Path, name: &str, path: &str, arguments: &[&str]) -> Answer {
+        let https = self.https.expect("TLS");
+        let url = format!("https://{name}:{}{path}", https.port());
+        let resolve = format!("{name}:{}:{}", https.port(), https.ip());
+        let ca = ca.to_str().expect("UTF-8");
+        let all: Vec<&str> =
+            ["--cacert", ca, "--resolve", &resolve].iter().chain(arguments).copied().collect();
+        get(&url, &all)
+    }
+
+    /// The sample of a metric whose line begins with this.
+    pub fn metric(&self, prefix: &str) -> u64 {
+        let text = get(&format!("http://{}/metrics", self.metrics), &[]).body;
+        let text = String::from_utf8(text).expect("UTF-8");
+        let line = text.lines().find(|line| line.starts_with(prefix));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {prefix} in:\n{text}"))
     }
 
     pub fn url(&self, path: &str) -> String {

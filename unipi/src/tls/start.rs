@@ -1,0 +1,162 @@
+//! From options to TLS: certificates from files and for development, and the work with an authority.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use certify::certificate::CertificateError;
+use certify::http::Client;
+use certify::options::AcmeOptionsError;
+use certify::self_signed::{self, SelfSignedError};
+use certify::{Certificate, Reports, Settings, Source};
+
+use super::authority::{Addresses, Authority};
+use super::{Names, Tls};
+use crate::options::TlsOptions;
+use crate::storage::{Storage, StorageError};
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The machine has no randomness, or the provider does no TLS.
+    #[error("TLS cannot be set up on this machine: {0}")]
+    Machine(#[from] rustls::Error),
+    /// A file that was named.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A file that was to be written.
+    #[error("cannot write {}: {error}", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A certificate from a file.
+    #[error("{}: {error}", path.display())]
+    Certificate {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: CertificateError,
+    },
+    /// Each certificate has a key.
+    #[error("there are {certs} --cert and {keys} --cert-key: each certificate has a key")]
+    Unpaired {
+        /// How many certificates.
+        certs: usize,
+        /// How many keys.
+        keys: usize,
+    },
+    /// Nothing wants a certificate.
+    #[error(
+        "--tls needs a --hostname, for which a certificate is obtained; or --cert, or --self-signed"
+    )]
+    NoName,
+    /// A certificate for development.
+    #[error(transparent)]
+    SelfSigned(#[from] SelfSignedError),
+    /// The authority.
+    #[error(transparent)]
+    Acme(#[from] AcmeOptionsError),
+    /// The storage.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// TLS that is ready to serve, and the work that goes on beside it.
+pub struct Start {
+    /// What handshakes are made with.
+    pub tls: Arc<Tls>,
+    /// The names that want certificates.
+    pub names: Names,
+    /// How the work with the authority goes.
+    pub reports: Reports,
+    work: Option<(Authority, Settings, Client)>,
+}
+
+impl Start {
+    /// Sets TLS up as the options say; `None` when there is none. `many` says that names come from elsewhere than
+    /// `--hostname` too. Blocks: for the start.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn new(
+        options: &TlsOptions,
+        storage: Option<&Storage>,
+        many: bool,
+    ) -> Result<Option<Self>, TlsError> {
+        if !options.enabled() {
+            return Ok(None);
+        }
+        let tls = Arc::new(Tls::new()?);
+        let names = Names::new(options.hostname.iter().cloned());
+        for certificate in from_files(options)? {
+            tls.show(certificate);
+        }
+        if options.self_signed {
+            tls.show(for_development(options)?);
+        }
+        let work = match options.settings() {
+            Some(settings) => {
+                if options.hostname.is_empty() && !many {
+                    return Err(TlsError::NoName);
+                }
+                let client = options.acme.client(Addresses(Vec::new()))?;
+                let authority = Authority::new(Arc::clone(&tls), names.clone(), storage.cloned());
+                authority.restore()?;
+                Some((authority, settings, client))
+            }
+            None => None,
+        };
+        Ok(Some(Self { tls, names, reports: Reports::default(), work }))
+    }
+
+    /// The work with the authority, if there is any. It goes on until it is dropped.
+    pub fn work(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let (authority, settings, client) = self.work.take()?;
+        Some(authority.run(settings, client, self.reports.clone()))
+    }
+}
+
+fn from_files(options: &TlsOptions) -> Result<Vec<Certificate>, TlsError> {
+    let (certs, keys) = (&options.certs, &options.cert_keys);
+    if certs.len() != keys.len() {
+        return Err(TlsError::Unpaired { certs: certs.len(), keys: keys.len() });
+    }
+    let pairs = certs.iter().zip(keys);
+    pairs
+        .map(|(cert, key)| {
+            let chain = read(cert)?;
+            let key = zeroize::Zeroizing::new(read(key)?);
+            Certificate::from_pem(&chain, &key, Source::File)
+                .map_err(|error| TlsError::Certificate { path: cert.clone(), error })
+        })
+        .collect()
+}
+
+fn for_development(options: &TlsOptions) -> Result<Certificate, TlsError> {
+    let now = SystemTime::now();
+    let names = match options.hostname.as_slice() {
+        [] => vec!["localhost".to_owned()],
+        names => names.to_vec(),
+    };
+    let authority = self_signed::authority("unipi development", now)?;
+    let pair = self_signed::leaf(&authority, &names, now)?;
+    if let Some(path) = &options.self_signed_ca {
+        std::fs::write(path, &authority.chain_pem)
+            .map_err(|error| TlsError::Write { path: path.clone(), error })?;
+    }
+    Certificate::from_pem(&pair.chain_pem, &pair.key_pem, Source::SelfSigned)
+        .map_err(|error| TlsError::Certificate { path: PathBuf::from("--self-signed"), error })
+}
+
+fn read(path: &Path) -> Result<String, TlsError> {
+    std::fs::read_to_string(path).map_err(|error| TlsError::Read { path: path.to_owned(), error })
+}
