@@ -49,6 +49,17 @@ pub enum Door {
     },
 }
 
+/// What pebble makes hard on purpose.
+#[derive(Clone, Debug, Default)]
+pub struct Weather {
+    /// Percent of the nonces that it refuses.
+    pub nonce_rejections: u8,
+    /// Seconds that it waits at most before it looks at a challenge; the time is random. 0 looks at once.
+    pub validation_delay: u8,
+    /// Other roots, whose chains it offers beside the first.
+    pub alternate_roots: u8,
+}
+
 /// A request that pebble has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
@@ -153,8 +164,13 @@ impl Pebble {
     /// Starts pebble: it validates http-01 at `http` and tls-alpn-01 at `https`, and refuses `nonce_rejections` percent of
     /// the nonces.
     pub fn serve(&mut self, http: SocketAddr, https: SocketAddr, nonce_rejections: u8) {
+        self.serve_in(http, https, &Weather { nonce_rejections, ..Weather::default() });
+    }
+
+    /// The same in any weather.
+    pub fn serve_in(&mut self, http: SocketAddr, https: SocketAddr, weather: &Weather) {
         let config = self.config(http, https);
-        self.run(&config, nonce_rejections);
+        self.run(&config, weather);
     }
 
     fn config(&self, http: SocketAddr, https: SocketAddr) -> serde_json::Value {
@@ -175,10 +191,10 @@ impl Pebble {
         let mut config = self.config(http, https);
         config["pebble"]["externalAccountBindingRequired"] = true.into();
         config["pebble"]["externalAccountMACKeys"] = serde_json::json!({ key_id: key });
-        self.run(&config, 0);
+        self.run(&config, &Weather::default());
     }
 
-    fn run(&mut self, config: &serde_json::Value, nonce_rejections: u8) {
+    fn run(&mut self, config: &serde_json::Value, weather: &Weather) {
         let file = self.folder.path().join("pebble.json");
         std::fs::write(&file, config.to_string()).expect("written");
         let dns = free_port();
@@ -194,8 +210,12 @@ impl Pebble {
             .arg("-config")
             .arg(&file)
             .args(["-dnsserver", &self.name_server.unwrap_or(dns).to_string()])
-            .env("PEBBLE_VA_NOSLEEP", "1")
-            .env("PEBBLE_WFE_NONCEREJECT", nonce_rejections.to_string());
+            .env("PEBBLE_WFE_NONCEREJECT", weather.nonce_rejections.to_string())
+            .env("PEBBLE_ALTERNATE_ROOTS", weather.alternate_roots.to_string());
+        match weather.validation_delay {
+            0 => pebble.env("PEBBLE_VA_NOSLEEP", "1"),
+            longest => pebble.env("PEBBLE_VA_SLEEPTIME", longest.to_string()),
+        };
         let log = self.folder.path().join("log");
         self.processes = vec![Process::start(&mut names, &log), Process::start(&mut pebble, &log)];
         for address in [self.inside, self.management, self.dns_management] {
@@ -238,13 +258,36 @@ impl Pebble {
     /// # Panics
     /// If pebble does not tell.
     pub fn root_file(&self) -> PathBuf {
-        let file = self.folder.path().join("root.pem");
-        let url = format!("https://{}/roots/0", self.management);
+        self.alternate_root_file(0)
+    }
+
+    /// The same for one of [`Weather::alternate_roots`], counted from 1.
+    ///
+    /// # Panics
+    /// If pebble does not tell.
+    pub fn alternate_root_file(&self, number: u8) -> PathBuf {
+        let file = self.folder.path().join(format!("root{number}.pem"));
+        let answer = self.ask_management(&format!("roots/{number}"));
+        std::fs::write(&file, answer).expect("written");
+        file
+    }
+
+    /// What pebble says of a certificate with this serial number in hexadecimal digits: `Valid` or `Revoked`, and why.
+    ///
+    /// # Panics
+    /// If pebble does not tell.
+    pub fn certificate_status(&self, serial: &str) -> serde_json::Value {
+        let answer = self.ask_management(&format!("cert-status-by-serial/{serial}"));
+        serde_json::from_slice(&answer).expect("JSON")
+    }
+
+    fn ask_management(&self, path: &str) -> Vec<u8> {
+        let url = format!("https://{}/{path}", self.management);
         let mut command = Command::new("curl");
-        command.arg("-sSf").arg("--cacert").arg(self.ca_file()).arg(&url).arg("-o").arg(&file);
+        command.arg("-sSf").arg("--cacert").arg(self.ca_file()).arg(&url);
         let done = run(&mut command, b"", Duration::from_secs(20));
         assert!(done.status.success(), "{done:?}");
-        file
+        done.stdout
     }
 
     /// What pebble has logged so far.

@@ -4,6 +4,9 @@
 //! (RFC 8555, section 7.3.1), so after a crash at any place the same account is found. With an external account binding
 //! the library makes the key itself: there a crash between the authority's answer and our storing it leaves an account
 //! that is never used.
+//!
+//! The same holds for a change of the key: the new one is stored first, and when a change was interrupted, the authority is
+//! asked whether it knows the new one already.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,11 +14,12 @@ use instant_acme::{Account, ExternalAccountKey, Key, NewAccount};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
-use crate::failure::Failure;
+use crate::failure::{ACCOUNT_DOES_NOT_EXIST, Failure};
 use crate::host::Host;
 use crate::http::Client;
 use crate::record::{AccountRecord, account_key, encode};
 use crate::settings::Settings;
+use crate::signed::Signer;
 
 /// Gives the account of `record`, making what is missing and storing every step.
 pub(crate) async fn open<H: Host>(
@@ -27,6 +31,9 @@ pub(crate) async fn open<H: Host>(
     let failed = |error: instant_acme::Error| Failure::from_acme(&error, client.last_retry_after());
     let builder = || Account::builder_with_http(Box::new(client.clone()));
     let directory = &settings.directory;
+    if record.as_ref().is_some_and(|known| known.next_key.is_some()) {
+        finish_roll_over(host, settings, client, record).await?;
+    }
     let account = match (&*record, &settings.external_account) {
         (Some(AccountRecord { key, id: Some(id), .. }), _) => {
             let key = key_der(key)?;
@@ -46,6 +53,7 @@ pub(crate) async fn open<H: Host>(
             let made = AccountRecord {
                 key: STANDARD.encode(credentials.private_key().secret_pkcs8_der()),
                 id: Some(account.id().to_owned()),
+                next_key: None,
                 contacts: settings.contacts.clone(),
             };
             save(host, directory, &made).await?;
@@ -59,7 +67,8 @@ pub(crate) async fn open<H: Host>(
                 None => {
                     let (_, der) = Key::generate_pkcs8().map_err(failed)?;
                     let key = STANDARD.encode(der.secret_pkcs8_der());
-                    let fresh = AccountRecord { key, id: None, contacts: Vec::new() };
+                    let fresh =
+                        AccountRecord { key, id: None, next_key: None, contacts: Vec::new() };
                     save(host, directory, &fresh).await?;
                     fresh
                 }
@@ -95,6 +104,62 @@ pub(crate) async fn open<H: Host>(
     Ok(account)
 }
 
+/// Gives the account a new key (RFC 8555, section 7.3.5). The account must have been opened.
+pub(crate) async fn roll_over<H: Host>(
+    host: &H,
+    settings: &Settings,
+    client: &Client,
+    record: &mut Option<AccountRecord>,
+) -> Result<(), Failure> {
+    let known = record.as_mut().ok_or_else(|| Failure::local("there is no account yet"))?;
+    if known.next_key.is_none() {
+        let failed = |error| Failure::from_acme(&error, client.last_retry_after());
+        let (_, der) = Key::generate_pkcs8().map_err(failed)?;
+        let mut next = known.clone();
+        next.next_key = Some(STANDARD.encode(der.secret_pkcs8_der()));
+        save(host, &settings.directory, &next).await?;
+        *known = next;
+    }
+    finish_roll_over(host, settings, client, record).await
+}
+
+async fn finish_roll_over<H: Host>(
+    host: &H,
+    settings: &Settings,
+    client: &Client,
+    record: &mut Option<AccountRecord>,
+) -> Result<(), Failure> {
+    let Some((known, next)) =
+        record.as_mut().and_then(|known| Some((known.clone(), known.next_key.clone()?)))
+    else {
+        return Ok(());
+    };
+    if !knows(settings, client, &next).await? {
+        let signer = Signer::new(client, &settings.directory, &known).await?;
+        signer.change_key(&next).await?;
+    }
+    let changed = AccountRecord { key: next, next_key: None, ..known };
+    save(host, &settings.directory, &changed).await?;
+    tracing::info!(account = changed.id, "the account has a new key");
+    *record = Some(changed);
+    Ok(())
+}
+
+/// Whether an account has this key.
+async fn knows(settings: &Settings, client: &Client, key: &str) -> Result<bool, Failure> {
+    let failed = |error: instant_acme::Error| Failure::from_acme(&error, client.last_retry_after());
+    let der = key_der(key)?;
+    let key = Key::from_pkcs8_der(der.clone_key()).map_err(failed)?;
+    let asked = Account::builder_with_http(Box::new(client.clone()))
+        .from_key((key, PrivateKeyDer::Pkcs8(der)), settings.directory.clone())
+        .await;
+    match asked.map_err(failed) {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.is(ACCOUNT_DOES_NOT_EXIST) => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
 /// The authority does not know the account any more: the next attempt makes it again, with the same key.
 pub(crate) async fn forget<H: Host>(
     host: &H,
@@ -102,7 +167,7 @@ pub(crate) async fn forget<H: Host>(
     record: &mut Option<AccountRecord>,
 ) -> Result<(), Failure> {
     if let Some(known) = record {
-        known.id = None;
+        (known.id, known.next_key) = (None, None);
         save(host, &settings.directory, known).await?;
     }
     Ok(())

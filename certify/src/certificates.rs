@@ -50,6 +50,36 @@ impl CertificateTable {
         self.by_place.insert_mut(place, certificate);
     }
 
+    /// Shows `new` in the place of the certificate with the SHA-256 `old`, which is shown for nothing any more. Names for
+    /// which another one that is `stronger` is shown meanwhile stay with that.
+    pub fn replace(
+        &mut self,
+        old: &str,
+        new: Arc<Certificate>,
+        stronger: impl Fn(&Certificate) -> bool,
+    ) {
+        let place = self.places.get(old).copied();
+        self.remove(old);
+        let mut stay: Vec<Arc<Certificate>> = Vec::new();
+        for name in new.names() {
+            let (names, key) = self.names_of(name);
+            if let Some(shown) = names.get(key).filter(|shown| stronger(shown)) {
+                stay.push(Arc::clone(shown));
+            }
+        }
+        let sha256 = new.sha256().to_owned();
+        self.insert(new);
+        if let Some(place) = place
+            && let Some(certificate) = self.get(&sha256).map(Arc::clone)
+            && let Some(own) = self.take_place(&sha256)
+        {
+            let place = place.min(own);
+            self.places.insert_mut(sha256, place);
+            self.by_place.insert_mut(place, certificate);
+        }
+        stay.into_iter().for_each(|certificate| self.insert(certificate));
+    }
+
     /// Removes a certificate by its SHA-256 in hexadecimal digits. Names that it was shown for are then shown by nobody.
     /// Returns whether there was one.
     pub fn remove(&mut self, sha256: &str) -> bool {

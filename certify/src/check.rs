@@ -116,12 +116,24 @@ fn check_links(
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
         .map_err(|error| chain(&error))?;
-    let server_name = ServerName::try_from(name.to_owned()).map_err(|error| chain(&error))?;
+    // A wildcard is no name that anybody connects to; any name that it covers will do.
+    let host =
+        name.strip_prefix("*.").map_or_else(|| name.to_owned(), |base| format!("any.{base}"));
+    let server_name = ServerName::try_from(host).map_err(|error| chain(&error))?;
     let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
     verifier
         .verify_server_cert(leaf, intermediates, &server_name, &[], now)
         .map_err(|error| chain(&error))?;
     Ok(())
+}
+
+/// The common name that issued the topmost certificate of a chain.
+pub(crate) fn topmost_issuer(chain_pem: &str) -> Option<String> {
+    let topmost =
+        CertificateDer::pem_slice_iter(chain_pem.as_bytes()).take(MAX_CHAIN).last()?.ok()?;
+    let (_, parsed) = X509Certificate::from_der(&topmost).ok()?;
+    let name = parsed.issuer().iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_owned())
 }
 
 /// Lower case, in order, without doubles. What is no DNS name is shown too: nobody asked for it.
@@ -218,6 +230,13 @@ mod tests {
         }
         let early = pem(&[&leaf(&middle, &["a.example"], &key, 2028, 2029), &middle.certificate]);
         assert!(try_at(&early, NOW).unwrap_err().is_about_time());
+        let wildcard = leaf(&middle, &["*.a.example"], &key, 2026, 2028);
+        let wildcard = pem(&[&wildcard, &middle.certificate, &root.certificate]);
+        check(&wildcard, &spki, "*.a.example", NOW).unwrap();
+        assert!(matches!(try_at(&wildcard, NOW), Err(CheckError::Names(_))));
+        assert_eq!(topmost_issuer(&whole).as_deref(), Some("root"));
+        assert_eq!(topmost_issuer(&pem(&[&good])).as_deref(), Some("middle"));
+        assert_eq!(topmost_issuer(""), None);
         let late = pem(&[&leaf(&middle, &["a.example"], &key, 2025, 2026), &middle.certificate]);
         assert!(matches!(try_at(&late, NOW), Err(CheckError::Expired(_))));
     }

@@ -6,6 +6,7 @@ use instant_acme::Error;
 
 use crate::host::HostError;
 use crate::http::TransportError;
+use crate::requests::RequestError;
 use crate::schedule::Pace;
 
 /// A failed attempt.
@@ -31,6 +32,7 @@ pub(crate) enum Scope {
 
 /// Problem types of RFC 8555, section 6.7, that are told apart.
 pub(crate) const ACCOUNT_DOES_NOT_EXIST: &str = "accountDoesNotExist";
+pub(crate) const ALREADY_REVOKED: &str = "alreadyRevoked";
 pub(crate) const BAD_NONCE: &str = "badNonce";
 const RATE_LIMITED: &str = "rateLimited";
 const SERVER_INTERNAL: &str = "serverInternal";
@@ -100,6 +102,12 @@ impl Failure {
                 format!("the answer is not that of an ACME server: {message}"),
             ),
         }
+    }
+}
+
+impl From<Failure> for RequestError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure.message)
     }
 }
 

@@ -8,10 +8,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue, RETRY_AFTER};
+use http::header::{DATE, HOST, HeaderValue, LINK, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -27,6 +27,8 @@ use tokio::time::timeout;
 pub const MAX_ANSWER: usize = 256 * 1024;
 /// For a request from its name being resolved to the last byte of the answer.
 pub const REQUEST_TIME: Duration = Duration::from_secs(30);
+/// Other chains of a certificate that are looked at.
+const MAX_ALTERNATES: usize = 8;
 /// For a connection to one of several addresses to open.
 const CONNECT_TIME: Duration = Duration::from_secs(8);
 
@@ -116,8 +118,18 @@ pub struct Client {
 struct Shared {
     tls: Arc<ClientConfig>,
     resolver: Arc<dyn Resolve>,
-    /// `Retry-After` of the last answer that was no success.
-    retry_after: Mutex<Option<u64>>,
+    last: Mutex<LastAnswer>,
+}
+
+/// What the ACME library does not tell of the last answer.
+#[derive(Clone, Debug, Default)]
+struct LastAnswer {
+    /// `Retry-After` in seconds, if it was no success.
+    retry_after: Option<u64>,
+    /// Addresses of other chains of the same certificate (RFC 8555, section 7.4.2).
+    alternates: Vec<String>,
+    /// The authority's clock in seconds since 1970, and when it said so.
+    date: Option<(i64, Instant)>,
 }
 
 impl std::fmt::Debug for Client {
@@ -176,11 +188,8 @@ impl Client {
             .map_err(RootsError::Tls)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let shared = Shared {
-            tls: Arc::new(tls),
-            resolver: Arc::new(resolver),
-            retry_after: Mutex::default(),
-        };
+        let shared =
+            Shared { tls: Arc::new(tls), resolver: Arc::new(resolver), last: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -191,7 +200,18 @@ impl Client {
 
     /// `Retry-After` of the last answer, in seconds, if that answer was no success.
     pub(crate) fn last_retry_after(&self) -> Option<u64> {
-        *self.shared.retry_after.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.last().retry_after
+    }
+
+    /// Addresses of other chains, if the last answer was a certificate that has some.
+    pub(crate) fn last_alternates(&self) -> Vec<String> {
+        self.shared.last().alternates
+    }
+
+    /// What the authority's clock shows now, seconds since 1970, as far as it has said.
+    pub(crate) fn authority_time(&self) -> Option<i64> {
+        let (date, said) = self.shared.last().date?;
+        Some(date.saturating_add(i64::try_from(said.elapsed().as_secs()).ok()?))
     }
 }
 
@@ -238,12 +258,19 @@ impl Shared {
         }?;
         let status = answer.status();
         let retry_after = retry_after(answer.headers(), SystemTime::now());
-        let noted = if status.is_success() { None } else { retry_after };
-        *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = noted;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = LastAnswer {
+            retry_after: if status.is_success() { None } else { retry_after },
+            alternates: alternates(answer.headers()),
+            date: date(answer.headers()).map(|date| (date, Instant::now())),
+        };
         match status.is_server_error() {
             true => Err(TransportError::Unavailable { status, retry_after }),
             false => Ok(answer),
         }
+    }
+
+    fn last(&self) -> LastAnswer {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn connect(
@@ -313,6 +340,32 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<u64> {
     Some(at.duration_since(now).map_or(0, |wait| wait.as_secs().saturating_add(1)))
 }
 
+/// `Date` in seconds since 1970 (RFC 9110, section 6.6.1).
+fn date(headers: &HeaderMap) -> Option<i64> {
+    let date: httpdate::HttpDate = headers.get(DATE)?.to_str().ok()?.trim().parse().ok()?;
+    let since = SystemTime::from(date).duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
+}
+
+/// The targets of `Link: <...>;rel="alternate"` (RFC 8288, section 3), at most [`MAX_ALTERNATES`].
+fn alternates(headers: &HeaderMap) -> Vec<String> {
+    headers
+        .get_all(LINK)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|link| {
+            let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+            let is_alternate = parameters
+                .split(';')
+                .map(str::trim)
+                .any(|parameter| matches!(parameter, "rel=\"alternate\"" | "rel=alternate"));
+            is_alternate.then(|| target.to_owned())
+        })
+        .take(MAX_ALTERNATES)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -330,6 +383,22 @@ mod tests {
         assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
         assert_eq!(of("soon"), None);
         assert_eq!(of("-1"), None);
+    }
+
+    #[test]
+    fn links_and_dates() {
+        let headers = HeaderMap::from_iter(
+            [
+                "<https://ca/dir>;rel=\"index\", <https://ca/1>; rel=\"alternate\"",
+                "<https://ca/2>;title=x;rel=alternate",
+                "https://ca/3;rel=\"alternate\"",
+            ]
+            .map(|link| (LINK, HeaderValue::from_static(link))),
+        );
+        assert_eq!(alternates(&headers), ["https://ca/1", "https://ca/2"]);
+        let at = HeaderValue::from_static("Sun, 09 Sep 2001 01:46:40 GMT");
+        assert_eq!(date(&HeaderMap::from_iter([(DATE, at)])), Some(1_000_000_000));
+        assert_eq!(date(&HeaderMap::new()), None);
     }
 
     #[test]

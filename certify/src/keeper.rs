@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use instant_acme::{Account, CertificateIdentifier, Error};
+use instant_acme::{Account, CertificateIdentifier, Error, RevocationReason, RevocationRequest};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::account;
 use crate::challenge::TxtPublisher;
-use crate::failure::{ACCOUNT_DOES_NOT_EXIST, BAD_NONCE, Failure, Scope};
+use crate::failure::{ACCOUNT_DOES_NOT_EXIST, ALREADY_REVOKED, BAD_NONCE, Failure, Scope};
 use crate::host::{Host, HostError};
 use crate::http::Client;
 use crate::leftovers::Leftovers;
@@ -19,7 +20,8 @@ use crate::record::{
     AccountRecord, NameRecord, TxtRecord, account_key, decode, encode, is_txt_key, name_key,
     name_of,
 };
-use crate::report::Reports;
+use crate::report::{CLOCK_TOLERANCE, Reports};
+use crate::requests::{Answer, Reason, Request, RequestError, Requests};
 use crate::schedule::{Pace, Window};
 use crate::settings::Settings;
 
@@ -59,6 +61,8 @@ pub struct Keeper<H: Host> {
     reports: Reports,
     txt: Option<Arc<dyn TxtPublisher>>,
     leftovers: Leftovers,
+    requests: Requests,
+    asked: mpsc::Receiver<(Request, Answer)>,
     plan: Plan,
     known_account: Option<AccountRecord>,
     account: Option<Account>,
@@ -79,6 +83,7 @@ impl<H: Host> Keeper<H> {
         clock: Clock,
         reports: Reports,
     ) -> Self {
+        let (requests, asked) = Requests::channel();
         Self {
             host,
             settings,
@@ -87,6 +92,8 @@ impl<H: Host> Keeper<H> {
             reports,
             txt: None,
             leftovers: Leftovers::default(),
+            requests,
+            asked,
             plan: Plan::default(),
             known_account: None,
             account: None,
@@ -98,6 +105,11 @@ impl<H: Host> Keeper<H> {
     pub fn with_txt(mut self, publisher: Arc<dyn TxtPublisher>) -> Self {
         self.txt = Some(publisher);
         self
+    }
+
+    /// Where people hand in what they want done.
+    pub fn requests(&self) -> Requests {
+        self.requests.clone()
     }
 
     /// Works for ever; drop the future to stop. It may be dropped at any time: what was begun is gone on with by the next
@@ -115,6 +127,10 @@ impl<H: Host> Keeper<H> {
                 }
             }
             self.describe();
+            if let Ok((request, answer)) = self.asked.try_recv() {
+                self.serve(request, answer).await;
+                continue;
+            }
             let now = (self.clock)();
             self.leftovers.sweep(&self.host, self.txt.as_deref(), now, |_| false).await;
             match self.plan.next(now) {
@@ -124,13 +140,86 @@ impl<H: Host> Keeper<H> {
                     let until = until.min(self.leftovers.due());
                     let seconds = until.saturating_sub(now).clamp(1, LONGEST_SLEEP);
                     let time = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
-                    tokio::select! {
-                        () = sleep(time) => {}
-                        () = self.host.changed(version) => sleep(SETTLE).await,
+                    let asked = tokio::select! {
+                        () = sleep(time) => None,
+                        () = self.host.changed(version) => {
+                            sleep(SETTLE).await;
+                            None
+                        }
+                        asked = self.asked.recv() => asked,
+                    };
+                    if let Some((request, answer)) = asked {
+                        self.serve(request, answer).await;
                     }
                 }
             }
         }
+    }
+
+    async fn serve(&mut self, request: Request, answer: Answer) {
+        let done = match timeout(ATTEMPT_TIME, self.carry_out(&request)).await {
+            Ok(done) => done,
+            Err(_) => Err(RequestError::Failed("the authority takes too long".to_owned())),
+        };
+        match &done {
+            Ok(()) => tracing::info!(?request, "done as asked"),
+            Err(error) => tracing::warn!(?request, %error, "not done"),
+        }
+        // Who asked may have gone.
+        let _ = answer.send(done);
+    }
+
+    async fn carry_out(&mut self, request: &Request) -> Result<(), RequestError> {
+        match request {
+            Request::Renew { name } => self.mark_for_renewal(name).await,
+            Request::Revoke { name, reason } => self.revoke(name, *reason).await,
+            Request::RollOver => {
+                self.open_account().await?;
+                let Self { host, settings, client, known_account, .. } = self;
+                let rolled = account::roll_over(host, settings, client, known_account).await;
+                // The next one is opened with the key that is stored now.
+                self.account = None;
+                Ok(rolled?)
+            }
+        }
+    }
+
+    async fn mark_for_renewal(&mut self, name: &str) -> Result<(), RequestError> {
+        let record = self.plan.renew(name, (self.clock)())?;
+        Ok(self.host.save(name_key(name), Some(encode(&record)?)).await.map_err(Failure::from)?)
+    }
+
+    /// The new certificate is made sure of first, so that a crash leaves no name with a revoked one for long.
+    async fn revoke(&mut self, name: &str, reason: Reason) -> Result<(), RequestError> {
+        let (record, current) =
+            self.plan.name(name).ok_or_else(|| RequestError::Name(name.to_owned()))?;
+        let current = current
+            .filter(|_| record.issued_by.as_ref() == Some(&self.settings.directory))
+            .ok_or_else(|| RequestError::NoCertificate(name.to_owned()))?;
+        self.mark_for_renewal(name).await?;
+        let reason = match reason {
+            Reason::Unspecified => None,
+            Reason::KeyCompromise => Some(RevocationReason::KeyCompromise),
+            Reason::AffiliationChanged => Some(RevocationReason::AffiliationChanged),
+            Reason::Superseded => Some(RevocationReason::Superseded),
+            Reason::CessationOfOperation => Some(RevocationReason::CessationOfOperation),
+        };
+        let wanted = RevocationRequest { certificate: &current.leaf, reason };
+        let mut repeats = NONCE_REPEATS;
+        let failure = loop {
+            let account = self.open_account().await?;
+            let Err(error) = account.revoke(&wanted).await else { return Ok(()) };
+            let failure = Failure::from_acme(&error, self.client.last_retry_after());
+            match failure {
+                _ if failure.is(ALREADY_REVOKED) => return Ok(()),
+                _ if repeats > 0 && failure.is(BAD_NONCE) => repeats -= 1,
+                _ => break failure,
+            }
+        };
+        if let Some(record) = self.plan.keep(name) {
+            self.host.save(name_key(name), Some(encode(&record)?)).await.map_err(Failure::from)?;
+        }
+        Err(failure.into())
     }
 
     async fn load(&mut self) -> Result<(), HostError> {
@@ -257,7 +346,27 @@ impl<H: Host> Keeper<H> {
     }
 
     fn describe(&self) {
-        self.reports.edit(|report| self.plan.describe(report));
+        let now = (self.clock)();
+        let by_authority = self.client.authority_time().map(|time| now.saturating_sub(time));
+        let by_certificate = self
+            .plan
+            .latest_issue()
+            .map(|issued| now.saturating_sub(issued))
+            .filter(|age| *age < 0);
+        let wrong = |ahead: &i64| ahead.saturating_abs() > CLOCK_TOLERANCE;
+        let clock_ahead = by_authority.filter(wrong).or_else(|| by_certificate.filter(wrong));
+        self.reports.edit(|report| {
+            if let Some(ahead) = clock_ahead
+                && report.clock_ahead.is_none()
+            {
+                tracing::error!(
+                    ahead,
+                    "the clock is wrong: seconds ahead of the authority's, or behind if negative"
+                );
+            }
+            report.clock_ahead = clock_ahead;
+            self.plan.describe(report);
+        });
     }
 }
 
@@ -285,7 +394,10 @@ async fn obtain<H: Host>(
     let mut repeats = NONCE_REPEATS;
     loop {
         let outcome = match open(work.host, work.settings, work.client, account, known).await {
-            Ok(account) => work.obtain(&account, record).await,
+            Ok(account) => match known.clone() {
+                Some(of_account) => work.obtain(&account, &of_account, record).await,
+                None => Err(Failure::local("the account has no record")),
+            },
             Err(failure) => Err(failure),
         };
         match outcome {

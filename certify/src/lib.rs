@@ -30,6 +30,7 @@ pub mod challenges;
 pub mod check;
 pub mod dns;
 mod failure;
+pub mod files;
 mod host;
 pub mod http;
 mod keeper;
@@ -37,11 +38,15 @@ mod leftovers;
 pub mod options;
 mod order;
 mod plan;
+mod policy;
 mod record;
 mod report;
+mod requests;
 pub mod schedule;
 pub mod self_signed;
 mod settings;
+mod signed;
+pub mod vault;
 
 use std::sync::{Arc, LazyLock};
 
@@ -53,7 +58,9 @@ pub use challenge::{Challenge, TxtError, TxtFuture, TxtPublisher};
 pub use challenges::Challenges;
 pub use host::{Current, Host, HostError, Record, Wanted};
 pub use keeper::{Clock, Keeper, system_clock};
-pub use report::{Problem, Report, Reports};
+pub use policy::{ForDomain, KeyType, PerDomain};
+pub use report::{CLOCK_TOLERANCE, Problem, Report, Reports};
+pub use requests::{Outcome, Reason, Request, RequestError, Requests, UnknownReason};
 pub use settings::{
     ChallengeKind, ExternalAccount, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, Settings, SettingsError,
     directory_url,

@@ -11,19 +11,21 @@ use instant_acme::{
     Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _};
+use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use crate::challenge::{Challenge, Published, TxtPublisher, tls_alpn_certificate};
-use crate::check::check;
+use crate::check::{check, topmost_issuer};
 use crate::failure::{Failure, Scope};
 use crate::host::{Current, Host};
 use crate::http::Client;
 use crate::keeper::Clock;
 use crate::leftovers::Leftovers;
-use crate::record::{NameRecord, OrderRecord, TxtRecord, encode, name_key};
+use crate::record::{AccountRecord, NameRecord, OrderRecord, TxtRecord, encode, name_key};
 use crate::report::Reports;
 use crate::schedule::Pace;
 use crate::settings::{ChallengeKind, Settings};
+use crate::signed::Signer;
 
 /// For the authority to look at a challenge, and again to issue.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -46,6 +48,7 @@ impl<H: Host> Work<'_, H> {
     pub(crate) async fn obtain(
         &self,
         account: &Account,
+        account_record: &AccountRecord,
         record: &mut NameRecord,
     ) -> Result<(), Failure> {
         let (mut order, key_pem) = match self.resume(account, record).await? {
@@ -76,6 +79,7 @@ impl<H: Host> Work<'_, H> {
                 return Err(failure);
             }
         };
+        let chain = self.preferred(account_record, chain).await;
         let now = (self.clock)();
         let checked = match check(&chain, &key.subject_public_key_info(), self.name, now) {
             Ok(checked) => checked,
@@ -138,8 +142,10 @@ impl<H: Host> Work<'_, H> {
         let key_pem = match &record.order {
             Some(begun) => Zeroizing::new(begun.key_pem.clone()),
             None => {
-                let key = KeyPair::generate()
-                    .map_err(|error| Failure::local(format!("no key can be made: {error}")))?;
+                let kind = self.settings.key_type.of(self.name).copied().unwrap_or_default();
+                // Others are served meanwhile.
+                let made = spawn_blocking(move || kind.generate()).await;
+                let key = made.map_err(|error| Failure::local(error.to_string()))??;
                 Zeroizing::new(key.serialize_pem())
             }
         };
@@ -153,7 +159,7 @@ impl<H: Host> Work<'_, H> {
         let identifiers = [Identifier::Dns(self.name.to_owned())];
         let plain = || {
             let order = NewOrder::new(&identifiers);
-            match &self.settings.profile {
+            match self.settings.profile.of(self.name) {
                 Some(profile) => order.profile(profile),
                 None => order,
             }
@@ -244,6 +250,48 @@ impl<H: Host> Work<'_, H> {
             })
             .map_err(|error| Failure::refused(format!("no request can be made: {error}")))?;
         order.finalize_csr(request.der()).await.map_err(|error| self.failed(&error))
+    }
+
+    /// The chain that the settings prefer, if the authority has it.
+    async fn preferred(&self, account: &AccountRecord, chain: String) -> String {
+        let alternates = self.client.last_alternates();
+        let Some(wanted) = &self.settings.preferred_chain else { return chain };
+        if topmost_issuer(&chain).as_ref() == Some(wanted) {
+            return chain;
+        }
+        match self.alternate(account, wanted, alternates).await {
+            Ok(Some(preferred)) => return preferred,
+            Ok(None) => {
+                let (name, issuer) = (self.name, topmost_issuer(&chain));
+                tracing::warn!(name, wanted, ?issuer, "the authority has no such chain");
+            }
+            // Any chain is better than none.
+            Err(Failure { message, .. }) => {
+                tracing::warn!(name = self.name, error = message, "the other chains do not come");
+            }
+        }
+        chain
+    }
+
+    async fn alternate(
+        &self,
+        account: &AccountRecord,
+        wanted: &String,
+        alternates: Vec<String>,
+    ) -> Result<Option<String>, Failure> {
+        if alternates.is_empty() {
+            return Ok(None);
+        }
+        let signer = Signer::new(self.client, &self.settings.directory, account).await?;
+        for url in alternates {
+            let chain = signer.post(&url, b"").await?;
+            if let Ok(chain) = std::str::from_utf8(&chain)
+                && topmost_issuer(chain).as_ref() == Some(wanted)
+            {
+                return Ok(Some(chain.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// Why an order has failed, as its challenges say.

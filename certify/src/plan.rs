@@ -6,6 +6,7 @@ use crate::failure::{Failure, Scope};
 use crate::host::{Current, Wanted};
 use crate::record::NameRecord;
 use crate::report::{Problem, Report};
+use crate::requests::RequestError;
 use crate::schedule::{
     Fraction, LONGEST_RETRY_AFTER, PAUSE_AFTER_SUCCESS, Pace, Window, renew_at, wait_after,
 };
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     failures: u32,
     /// Nothing is asked of the authority before this.
     not_before: i64,
+    /// As far as the authority itself asked for that.
+    held_until: i64,
     error: Option<String>,
 }
 
@@ -102,7 +105,7 @@ impl Plan {
         match &entry.current {
             // The pause after a success is for the same authority.
             Some(_) if by_another && record.failures == 0 => i64::MIN,
-            Some(current) if record.order.is_none() && !by_another => {
+            Some(current) if record.order.is_none() && !by_another && !record.renew => {
                 let place = Fraction::of(&current.leaf);
                 renew_at(current.validity, entry.window, place).max(not_before)
             }
@@ -113,6 +116,37 @@ impl Plan {
     /// What is stored about a name, and its certificate in use.
     pub(crate) fn name(&self, name: &str) -> Option<(NameRecord, Option<Current>)> {
         self.names.get(name).map(|entry| (entry.record.clone(), entry.current.clone()))
+    }
+
+    /// A person wants a new certificate for `name` now. Returns what is to be stored.
+    ///
+    /// # Errors
+    /// When no certificate is looked after for it, or the authority has asked to wait.
+    pub(crate) fn renew(&mut self, name: &str, now: i64) -> Result<NameRecord, RequestError> {
+        let held = within_reason(self.held_until, now);
+        let entry = self.names.get_mut(name).ok_or_else(|| RequestError::Name(name.to_owned()))?;
+        let held = held.max(within_reason(entry.record.held_until, now));
+        if held > now {
+            return Err(RequestError::Held(held));
+        }
+        self.not_before = self.held_until;
+        let record = &mut entry.record;
+        (record.renew, record.not_before, record.failures) = (true, now, 0);
+        record.last_error = None;
+        Ok(record.clone())
+    }
+
+    /// Takes back what [`Plan::renew`] did.
+    pub(crate) fn keep(&mut self, name: &str) -> Option<NameRecord> {
+        let entry = self.names.get_mut(name)?;
+        entry.record.renew = false;
+        Some(entry.record.clone())
+    }
+
+    /// The latest beginning of a certificate in use: no clock can be right that shows less.
+    pub(crate) fn latest_issue(&self) -> Option<i64> {
+        let currents = self.names.values().filter_map(|entry| entry.current.as_ref());
+        currents.map(|current| current.validity.not_before).max()
     }
 
     /// A certificate was obtained. Returns what is to be stored.
@@ -145,6 +179,7 @@ impl Plan {
                 );
                 let wait = wait_after(failure.pace, record.failures, failure.retry_after, place);
                 record.not_before = now.saturating_add(wait);
+                record.held_until = asked_until(failure, now);
                 record.last_error = Some(failure.message.clone());
                 if failure.pace == Pace::RateLimited {
                     self.not_before = now.saturating_add(PAUSE_AFTER_RATE_LIMIT);
@@ -161,6 +196,7 @@ impl Plan {
         let place = Fraction::of(&self.failures.to_be_bytes());
         let wait = wait_after(failure.pace, self.failures, failure.retry_after, place);
         self.not_before = now.saturating_add(wait);
+        self.held_until = asked_until(failure, now);
         self.error = Some(failure.message.clone());
     }
 
@@ -203,6 +239,12 @@ impl Plan {
             entry.record = record;
         }
     }
+}
+
+/// Until when the authority itself asked to wait.
+fn asked_until(failure: &Failure, now: i64) -> i64 {
+    let asked = failure.retry_after.unwrap_or(0).min(LONGEST_RETRY_AFTER);
+    now.saturating_add(i64::try_from(asked).unwrap_or(i64::MAX))
 }
 
 /// A time that lies further ahead than anything is ever put off was set by a clock that was wrong: it does not count.

@@ -25,6 +25,9 @@ pub(crate) struct AccountRecord {
     /// The account's address, once the authority has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
+    /// The key that the account is to have, PKCS#8 in base64, while the authority is being told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next_key: Option<String>,
     /// The contacts that the authority knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) contacts: Vec<String>,
@@ -39,6 +42,12 @@ pub(crate) struct NameRecord {
     /// No attempt before this, seconds since 1970.
     #[serde(default)]
     pub(crate) not_before: i64,
+    /// The authority has asked to be left alone until then, seconds since 1970: nobody may be impatient before.
+    #[serde(default)]
+    pub(crate) held_until: i64,
+    /// A person wants a new certificate, whatever the age of the one in use.
+    #[serde(default)]
+    pub(crate) renew: bool,
     /// Why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_error: Option<String>,

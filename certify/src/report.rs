@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// A clock that differs by no more than this many seconds is not spoken of.
+pub const CLOCK_TOLERANCE: i64 = 300;
+
 /// What fails now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -23,6 +26,11 @@ pub struct Report {
     pub authority: Option<Problem>,
     /// What fails for one name.
     pub failing: BTreeMap<String, Problem>,
+    /// Seconds that our clock is ahead of what the authority's clock or our own certificates say, when that is more than
+    /// [`CLOCK_TOLERANCE`]; behind if negative.
+    pub clock_ahead: Option<i64>,
+    /// Why certificate files that have changed are not used, by file.
+    pub files: BTreeMap<String, String>,
     /// Certificates obtained since start.
     pub obtained: u64,
     /// Attempts that failed since start.

@@ -62,6 +62,13 @@ pub fn renew_at(validity: Validity, window: Option<Window>, place: Fraction) -> 
     chosen.min(after(lifetime / 10 * 9))
 }
 
+/// Whether a certificate is so near its end that a person should know: within `alert` seconds of it, or in the last quarter
+/// of a life so short that this is later. Renewal at two thirds should have happened by then.
+pub fn is_ending(validity: Validity, alert: i64, now: i64) -> bool {
+    let lifetime = validity.not_after.saturating_sub(validity.not_before).max(0);
+    validity.not_after.saturating_sub(now) < alert.min(lifetime / 4)
+}
+
 /// How fast attempts are repeated after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -117,6 +124,15 @@ mod tests {
         assert_eq!(renew_at(validity, Some(late), Fraction(7)), 81 * DAY);
         let crossed = Window { start: 5, end: 4 };
         assert_eq!(renew_at(validity, Some(crossed), Fraction(0)), 60 * DAY);
+    }
+
+    #[test]
+    fn ending_depends_on_threshold_and_life() {
+        let long = Validity { not_before: 0, not_after: 90 * DAY };
+        let at = |validity, days| is_ending(validity, 14 * DAY, days * DAY);
+        assert!(!at(long, 76) && at(long, 77) && at(long, 100));
+        let short = Validity { not_before: 0, not_after: 8 * DAY };
+        assert!(!at(short, 6) && at(short, 7));
     }
 
     fn pace() -> impl Strategy<Value = Pace> {

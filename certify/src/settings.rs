@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
+use crate::policy::{KeyType, PerDomain};
+
 /// The directory of Let's Encrypt.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// The directory of Let's Encrypt's staging environment, whose certificates no browser trusts.
@@ -27,7 +29,11 @@ pub struct Settings {
     /// An account elsewhere that the ACME account is bound to (RFC 8555, section 7.3.4).
     pub external_account: Option<ExternalAccount>,
     /// The profile of certificates that is asked for, such as `shortlived`.
-    pub profile: Option<String>,
+    pub profile: PerDomain<String>,
+    /// The type of new keys; without one for a name it is [`KeyType::P256`].
+    pub key_type: PerDomain<KeyType>,
+    /// Of several chains of a certificate, the one whose topmost certificate was issued by this common name.
+    pub preferred_chain: Option<String>,
 }
 
 /// How it is proved that a name is ours.
@@ -68,6 +74,9 @@ pub enum SettingsError {
     /// The external account's key is too short to be one.
     #[error("the key of the external account has {0} bytes, which is too short")]
     ExternalKeyLength(usize),
+    /// No such type of key.
+    #[error("{0:?} is no type of key: p256, p384, rsa2048, rsa3072 or rsa4096")]
+    KeyType(String),
     /// No such challenge.
     #[error("{0:?} is no challenge that can be answered: http-01, tls-alpn-01 or dns-01")]
     Challenge(String),

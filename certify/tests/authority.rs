@@ -1,218 +1,16 @@
 //! The keeper against a real authority (pebble), in a program of the test's own: storage that fails at every moment,
-//! clocks that are wrong, certificates that come due.
-//!
-//! Time is the keeper's argument, so a wait of an hour is a keeper on the same records with a later clock.
+//! clocks that are wrong, certificates that come due, an authority that is away for hours.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+mod support;
+
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use acceptance::pebble::{Door, Pebble};
-use certify::http::{Client, Resolve, roots_from_pem};
-use certify::schedule::Validity;
-use certify::{
-    Challenge, ChallengeKind, Current, Host, HostError, Keeper, Record, Report, Reports, Settings,
-    Wanted, system_clock,
-};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-use tokio::sync::watch;
-use x509_parser::prelude::{FromDer, X509Certificate};
-use zeroize::Zeroizing;
+use acceptance::pebble::{Door, Pebble, Weather};
+use certify::{Report, system_clock};
 
-const HOUR: i64 = 3600;
-const YEAR: i64 = 365 * 24 * HOUR;
-
-/// Names, records and certificates in memory. A clone is another handle on the same.
-#[derive(Clone)]
-struct Program(Arc<State>);
-
-struct State {
-    names: Mutex<Vec<String>>,
-    version: watch::Sender<u64>,
-    records: Mutex<BTreeMap<String, Vec<u8>>>,
-    in_use: Mutex<BTreeMap<String, CertificateDer<'static>>>,
-    answers: Mutex<HashMap<String, String>>,
-    /// The first write that fails, as do all behind it; and how many there were.
-    failing: AtomicUsize,
-    writes: AtomicUsize,
-    /// What failed first: the key of the record, or the name.
-    failed: Mutex<Option<String>>,
-}
-
-impl Program {
-    fn write(&self, what: &str) -> Result<(), HostError> {
-        let number = self.0.writes.fetch_add(1, Ordering::SeqCst);
-        if number < self.0.failing.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        self.0.failed.lock().unwrap().get_or_insert_with(|| what.to_owned());
-        Err(HostError("the store is full".into()))
-    }
-
-    fn leaf(&self, name: &str) -> Option<CertificateDer<'static>> {
-        self.0.in_use.lock().unwrap().get(name).cloned()
-    }
-}
-
-impl Host for Program {
-    fn wanted(&self) -> (u64, Vec<Wanted>) {
-        let current = |name: &String| {
-            let leaf = self.leaf(name)?;
-            let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
-            let validity = Validity {
-                not_before: parsed.validity().not_before.timestamp(),
-                not_after: parsed.validity().not_after.timestamp(),
-            };
-            Some(Current { leaf: leaf.clone(), validity })
-        };
-        let names = self.0.names.lock().unwrap().clone();
-        let wanted = names.into_iter().map(|name| Wanted { current: current(&name), name });
-        (*self.0.version.borrow(), wanted.collect())
-    }
-
-    async fn changed(&self, since: u64) {
-        self.0.version.subscribe().wait_for(|version| *version != since).await.unwrap();
-    }
-
-    async fn records(&self) -> Result<Vec<Record>, HostError> {
-        let records = self.0.records.lock().unwrap().clone();
-        Ok(records.into_iter().map(|(key, value)| (key, Zeroizing::new(value))).collect())
-    }
-
-    async fn save(&self, key: String, record: Option<Zeroizing<Vec<u8>>>) -> Result<(), HostError> {
-        self.write(&key)?;
-        let mut records = self.0.records.lock().unwrap();
-        match record {
-            Some(record) => records.insert(key, record.to_vec()),
-            None => records.remove(&key),
-        };
-        Ok(())
-    }
-
-    async fn install(
-        &self,
-        name: String,
-        chain_pem: String,
-        _key_pem: Zeroizing<String>,
-    ) -> Result<(), HostError> {
-        self.write(&format!("install:{name}"))?;
-        let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes()).unwrap();
-        self.0.in_use.lock().unwrap().insert(name, leaf);
-        Ok(())
-    }
-
-    fn publish(&self, challenge: &Challenge) {
-        let Challenge::Http01 { token, key_authorization } = challenge else { panic!("http-01") };
-        self.0.answers.lock().unwrap().insert(token.clone(), key_authorization.clone());
-    }
-
-    fn withdraw(&self, challenge: &Challenge) {
-        let Challenge::Http01 { token, .. } = challenge else { panic!("http-01") };
-        self.0.answers.lock().unwrap().remove(token);
-    }
-}
-
-struct Loopback;
-
-impl Resolve for Loopback {
-    fn resolve<'a>(
-        &'a self,
-        _host: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, String>> + Send + 'a>> {
-        Box::pin(async { Ok(vec![Ipv4Addr::LOCALHOST.into()]) })
-    }
-}
-
-struct World {
-    pebble: Pebble,
-    program: Program,
-    /// How far the keeper's clock is ahead, in seconds.
-    ahead: Arc<AtomicI64>,
-}
-
-impl World {
-    fn start(nonce_rejections: u8) -> Self {
-        let program = Program(Arc::new(State {
-            names: Mutex::new(vec!["a.example".to_owned()]),
-            version: watch::Sender::default(),
-            records: Mutex::default(),
-            in_use: Mutex::default(),
-            answers: Mutex::default(),
-            failing: AtomicUsize::new(usize::MAX),
-            writes: AtomicUsize::new(0),
-            failed: Mutex::default(),
-        }));
-        let mut pebble = Pebble::prepare();
-        let port_80 = answer_challenges(program.clone());
-        pebble.serve(port_80, port_80, nonce_rejections);
-        Self { pebble, program, ahead: Arc::default() }
-    }
-
-    /// Runs a keeper until `done`, then drops it wherever it is.
-    fn run_until(&self, done: impl Fn(&Report) -> bool) {
-        let roots = std::fs::read_to_string(self.pebble.ca_file()).unwrap();
-        let client = Client::new(roots_from_pem(&roots).unwrap(), Loopback).unwrap();
-        let settings = Settings {
-            directory: self.pebble.directory(),
-            contacts: Vec::new(),
-            challenge: ChallengeKind::Http01,
-            external_account: None,
-            profile: None,
-        };
-        let (ahead, wall) = (Arc::clone(&self.ahead), system_clock());
-        let clock = Arc::new(move || wall() + ahead.load(Ordering::SeqCst));
-        let reports = Reports::default();
-        let keeper = Keeper::new(self.program.clone(), settings, client, clock, reports.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let work = tokio::spawn(keeper.run());
-            let end = Instant::now() + Duration::from_secs(60);
-            while !done(&reports.read()) {
-                assert!(Instant::now() < end, "{:?}\n{}", reports.read(), self.pebble.log());
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            work.abort();
-        });
-        assert!(self.program.0.answers.lock().unwrap().is_empty(), "challenges are withdrawn");
-    }
-
-    fn pass(&self, seconds: i64) {
-        self.ahead.fetch_add(seconds, Ordering::SeqCst);
-    }
-
-    fn orders(&self) -> usize {
-        let exchanges = self.pebble.take_exchanges();
-        exchanges.iter().filter(|e| e.request == "POST /order-plz" && e.status == 201).count()
-    }
-}
-
-/// Port 80 of the program.
-fn answer_challenges(program: Program) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut line = String::new();
-            let _ = BufReader::new(&stream).read_line(&mut line);
-            let token = line.split(' ').nth(1).unwrap_or_default().rsplit('/').next();
-            let answer = program.0.answers.lock().unwrap().get(token.unwrap_or_default()).cloned();
-            let body = answer.unwrap_or_default();
-            let _ = write!(
-                stream,
-                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                body.len()
-            );
-        }
-    });
-    address
-}
+use support::{HOUR, World, YEAR};
 
 #[test]
 fn a_store_that_is_full_at_any_moment_loses_no_order_that_was_stored() {
@@ -335,4 +133,82 @@ fn an_authority_that_talks_nonsense_is_named_and_waited_for() {
     }
     world.pebble.set_door(Door::Open);
     world.run_until(|report| report.obtained == 1);
+}
+
+#[test]
+fn an_authority_that_is_away_for_a_day_meets_no_storm_when_it_is_back() {
+    if !Pebble::available() {
+        return;
+    }
+    let world = World::start(0);
+    let names: Vec<String> = (0..20).map(|number| format!("n{number}.example")).collect();
+    world.program.0.names.lock().unwrap().clone_from(&names);
+    world.pebble.set_door(Door::Shut);
+    world.run(async |_, reports| {
+        // The keeper sleeps by the hour; a change of the configuration makes it look at the clock.
+        let half_an_hour = async || {
+            world.pass(HOUR / 2);
+            world.program.0.version.send_modify(|version| *version += 1);
+            tokio::time::sleep(Duration::from_millis(230)).await;
+        };
+        for _ in 0..48 {
+            half_an_hour().await;
+        }
+        let report = reports.read();
+        assert!((12..=40).contains(&report.failed), "about one an hour: {report:?}");
+        assert!(report.failing.is_empty() && report.authority.is_some(), "{report:?}");
+        world.pebble.set_door(Door::Open);
+        for _ in 0..4 {
+            half_an_hour().await;
+        }
+        let end = Instant::now() + Duration::from_secs(120);
+        while reports.read().obtained < 20 {
+            assert!(Instant::now() < end, "{:?}", reports.read());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert_eq!(world.orders(), names.len(), "one for each name");
+}
+
+#[test]
+fn an_authority_that_takes_its_time_is_waited_for() {
+    if !Pebble::available() {
+        return;
+    }
+    let scale = std::env::var("CERTIFY_VALIDATION_DELAY").ok().and_then(|s| s.parse().ok());
+    let weather = Weather {
+        nonce_rejections: 20,
+        validation_delay: scale.unwrap_or(2),
+        ..Weather::default()
+    };
+    let world = World::start_in(&weather);
+    *world.program.0.names.lock().unwrap() = vec!["a.example".into(), "b.example".into()];
+    world.run_until(|report| report.obtained == 2);
+    assert_eq!(world.orders(), 2);
+}
+
+#[test]
+fn a_wrong_clock_is_noticed_and_said() {
+    if !Pebble::available() {
+        return;
+    }
+    let world = World::start(0);
+    world.run_until(|report| report.obtained == 1);
+    world.run_until(|report| {
+        assert_eq!(report.clock_ahead, None);
+        report.names == 1
+    });
+    let ahead = |seconds: i64| {
+        move |report: &Report| {
+            report.clock_ahead.is_some_and(|found| (found - seconds).abs() <= 120)
+        }
+    };
+    // By the dates of a certificate alone: nothing is asked of an authority before its time.
+    world.pebble.set_door(Door::Shut);
+    world.pass(-2 * HOUR);
+    world.run_until(ahead(-2 * HOUR));
+    world.pebble.set_door(Door::Open);
+    world.pass(4 * HOUR);
+    world.program.0.names.lock().unwrap().push("b.example".to_owned());
+    world.run_until(ahead(2 * HOUR));
 }

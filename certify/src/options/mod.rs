@@ -3,18 +3,21 @@
 //! A program flattens [`AcmeOptions`] into its own command line. Names of environment variables are the program's:
 //! [`environment`] gives `PREFIX_ACME_CONTACT` to `--acme-contact`, and so to every option that has no variable yet.
 
+mod dns;
+mod files;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Command};
 
-mod dns;
-
 pub use dns::{DnsOptions, DnsOptionsError};
+pub use files::FileOptions;
 
 use crate::challenge::TxtPublisher;
 use crate::http::{Client, Resolve, RootsError, public_roots, roots_from_pem};
 use crate::keeper::Clock;
+use crate::policy::{ForDomain, KeyType};
 use crate::settings::{ChallengeKind, ExternalAccount, Settings, directory_url};
 
 /// How certificates are obtained. Without `--acme` none are.
@@ -43,9 +46,18 @@ pub struct AcmeOptions {
     #[arg(long, hide_env_values = true, value_name = "KID:KEY")]
     pub acme_eab: Option<ExternalAccount>,
 
-    /// The profile of certificates to ask for, such as shortlived
+    /// The profile of certificates to ask for, such as shortlived, for all names or those under a domain; repeatable
+    #[arg(long, value_delimiter = ',', value_name = "[DOMAIN=]NAME")]
+    pub acme_profile: Vec<ForDomain<String>>,
+
+    /// The type of new keys: p256, p384, rsa2048, rsa3072 or rsa4096, for all names or those under a domain; repeatable
+    /// [default: p256]
+    #[arg(long, value_delimiter = ',', value_name = "[DOMAIN=]TYPE")]
+    pub acme_key_type: Vec<ForDomain<KeyType>>,
+
+    /// Of several chains of a certificate, the one whose topmost certificate was issued by this common name
     #[arg(long, value_name = "NAME")]
-    pub acme_profile: Option<String>,
+    pub acme_preferred_chain: Option<String>,
 
     /// How TXT records for dns-01 are made.
     #[command(flatten)]
@@ -89,7 +101,9 @@ impl AcmeOptions {
             contacts: self.acme_contact.clone(),
             challenge: self.acme_challenge,
             external_account: self.acme_eab.clone(),
-            profile: self.acme_profile.clone(),
+            profile: self.acme_profile.iter().cloned().collect(),
+            key_type: self.acme_key_type.iter().cloned().collect(),
+            preferred_chain: self.acme_preferred_chain.clone(),
         })
     }
 
