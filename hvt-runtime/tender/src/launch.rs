@@ -111,8 +111,16 @@ impl Guest<'_> {
         blocked.restore().map_err(host("signals"))?;
         let mut border = self.border(&space, shutdown, features)?;
 
-        let gdb = self.options.gdb.as_deref().map(Connection::wait).transpose();
-        let gdb = gdb.map_err(host("--gdb"))?;
+        let understands = border.understands_shutdown();
+        let wait = |address| Connection::wait(address, understands);
+        let gdb = match self.options.gdb.as_deref().map(wait).transpose() {
+            Ok(gdb) => gdb,
+            Err(error) => {
+                let signal = Shutdown::must_end(false).ok_or_else(|| host("--gdb")(error))?;
+                let Self { image, core, .. } = self;
+                return Ok(Ending { image, core, space, layout }.conclude(&End::Signal(signal)));
+            }
+        };
         machine.close_setup();
         sandbox::enter(&sandbox::Needs {
             vcpu: Some(machine.raw_fd()),

@@ -4,7 +4,7 @@
 //! waiting poll. The machine's loop and [`crate::border`] look at the count.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -187,6 +187,18 @@ pub(crate) extern "C" fn note_counters(signal: libc::c_int) {
     COUNTERS_WANTED.store(true, Ordering::Release);
     interrupt(signal);
     wake();
+}
+
+/// What becomes readable with every signal of this module, for who waits outside of [`crate::border`].
+pub(crate) fn wake_fd() -> RawFd {
+    WAKE.load(Ordering::Acquire)
+}
+
+/// Makes [`wake_fd`] wait for the next signal.
+pub(crate) fn drain_wake() {
+    let mut count = 0_u64;
+    // SAFETY: read fills the eight bytes of `count`; nothing is there to read at worst.
+    unsafe { libc::read(wake_fd(), (&raw mut count).cast(), size_of::<u64>()) };
 }
 
 /// Ends a waiting poll.

@@ -4,8 +4,9 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
+use hvt_abi::extension::FEATURE_SHUTDOWN;
 use hvt_abi::hypercall::POLL;
 use support::*;
 
@@ -157,6 +158,70 @@ impl Remote {
     }
 }
 
+/// A guest that waits for gdb, and the address at which it does.
+fn wait(guest: &Guest, file: &tempfile::NamedTempFile) -> (Child, String) {
+    let mut child = guest.command(&["--gdb=127.0.0.1:0"], file).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().trim_end_matches('\'').rsplit(' ').next().unwrap();
+    (child, address.to_owned())
+}
+
+/// The same with a connection.
+fn start(guest: &Guest, file: &tempfile::NamedTempFile) -> (Child, Remote) {
+    let (child, address) = wait(guest, file);
+    (child, Remote(std::net::TcpStream::connect(address).unwrap()))
+}
+
+/// A debugger that dies says nothing: its guest must not run on, for ever and unseen.
+#[test]
+fn a_lost_connection_ends_the_guest() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::new().raw(&[0xeb, 0xfe]);
+    let file = guest.file();
+    for running in [false, true] {
+        let (child, mut remote) = start(&guest, &file);
+        assert!(remote.ask("?").starts_with(['S', 'T']));
+        if running {
+            remote.send("c");
+        }
+        drop(remote);
+        let ended = Ended::from(child.wait_with_output().unwrap());
+        ended.is(128 + libc::SIGHUP).says("`detach` in gdb lets it run on");
+    }
+}
+
+/// Whatever it waits for, a request to stop is heard.
+#[test]
+fn signals_end_a_guest_that_stands_still() {
+    if !kvm() {
+        return;
+    }
+    let terminate = |child: &Child| {
+        // SAFETY: a signal to the child, which has not been waited for.
+        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    };
+    for features in [Some(ALL), Some(ALL & !FEATURE_SHUTDOWN)] {
+        let guest = Guest { features, ..Guest::new() }.raw(&[0xeb, 0xfe]);
+        let file = guest.file();
+        // Before gdb comes there is no guest that could be asked.
+        let (mut child, _) = wait(&guest, &file);
+        terminate(&child);
+        assert_eq!(child.wait().unwrap().code(), Some(128 + libc::SIGTERM));
+        // Stopped by gdb, one that understands may be let go on to do what it was asked for; a second request ends it.
+        let (mut child, mut remote) = start(&guest, &file);
+        assert!(remote.ask("?").starts_with(['S', 'T']));
+        terminate(&child);
+        if features == Some(ALL) {
+            assert_eq!(remote.ask("m100000,2"), "ebfe");
+            terminate(&child);
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(128 + libc::SIGTERM));
+    }
+}
+
 /// Needs no gdb, so that it also shows breakpoints, steps and interrupts where there is none.
 #[test]
 fn the_protocol_by_hand() {
@@ -169,12 +234,7 @@ fn the_protocol_by_hand() {
     let polls = polls.raw(&[0xeb, 0xfe]);
     for guest in [Guest::new().raw(&nops_then_loop), polls] {
         let file = guest.file();
-        let mut child = guest.command(&["--gdb=127.0.0.1:0"], &file).spawn().unwrap();
-        let mut errors = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        errors.read_line(&mut line).unwrap();
-        let address = line.trim().trim_end_matches('\'').rsplit(' ').next().unwrap();
-        let mut remote = Remote(std::net::TcpStream::connect(address).unwrap());
+        let (mut child, mut remote) = start(&guest, &file);
         assert!(remote.ask("?").starts_with(['S', 'T']));
         let rip = |remote: &mut Remote| remote.ask("g")[16 * 16..16 * 17].to_owned();
         assert_eq!(rip(&mut remote), "0000100000000000");

@@ -21,8 +21,10 @@ use crate::crash::End;
 use crate::device::console::message;
 use crate::failure::Failure;
 use crate::kvm::{KvmError, Machine};
+use crate::shutdown::Shutdown;
 
-/// Runs a guest under the debugger to its end. When gdb detaches, the guest runs on without it.
+/// Runs a guest under the debugger to its end. When gdb detaches, the guest runs on without it; when the connection is
+/// lost it ends: nobody asked for it to run on, perhaps for ever, from wherever it stood.
 ///
 /// # Errors
 /// When KVM fails.
@@ -37,12 +39,25 @@ pub fn run(
     match GdbStub::new(connection).run_blocking::<Session<'_>>(&mut debugged) {
         Ok(DisconnectReason::Kill) => return Ok(End::Signal(libc::SIGKILL)),
         Ok(_) => {}
-        Err(error) => message(&format!("gdb: {error}; the guest runs on without it")),
+        Err(error) if error.is_target_error() => {
+            return Err(error.into_target_error().map_or_else(lost, Failure::Kvm));
+        }
+        Err(error) => {
+            if let Some(signal) = Shutdown::must_end(debugged.understands_shutdown()) {
+                return Ok(End::Signal(signal));
+            }
+            message(&format!("gdb: {error}; the guest is ended (`detach` in gdb lets it run on)"));
+            return Ok(End::Signal(libc::SIGHUP));
+        }
     }
     if let Some(end) = debugged.detach()? {
         return Ok(end);
     }
     Ok(machine.run(border)?)
+}
+
+fn lost() -> Failure {
+    Failure::Host { what: "gdb", source: std::io::ErrorKind::Other.into() }
 }
 
 /// The loop of `gdbstub`, bound to our machine.

@@ -42,6 +42,10 @@ impl<'a> Debugged<'a> {
         Self { machine, border, breakpoints: BTreeMap::new(), stepping: false, end: None }
     }
 
+    pub(super) fn understands_shutdown(&self) -> bool {
+        self.border.understands_shutdown()
+    }
+
     pub(super) fn attach(&mut self) -> Result<(), KvmError> {
         self.machine.set_debugging(true, false)
     }
