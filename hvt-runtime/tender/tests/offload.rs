@@ -287,7 +287,7 @@ fn open_tap(flags: i32) -> std::os::fd::OwnedFd {
     let mut request = [0_u8; size_of::<libc::ifreq>()];
     request[..4].copy_from_slice(b"tap0");
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | flags;
-    request[16..18].copy_from_slice(&(flags as u16).to_le_bytes());
+    request[16..18].copy_from_slice(&(flags.cast_unsigned() as u16).to_le_bytes());
     // SAFETY: the request reads and writes one `struct ifreq`, which has this size.
     let result = unsafe {
         libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as libc::Ioctl, request.as_mut_ptr())

@@ -98,7 +98,7 @@ impl FrameStream {
             return Ok(None);
         }
         let Some(len) = self.next_len() else { return Ok(None) };
-        if !(MIN_FRAME as usize..=MAX_FRAME_LEN as usize).contains(&len) {
+        if !(MIN_FRAME..=u64::from(MAX_FRAME_LEN)).contains(&(len as u64)) {
             return Err(io::ErrorKind::InvalidData.into());
         }
         if !self.has_frame() {

@@ -9,7 +9,7 @@ use kvm_bindings::{
 };
 
 use super::processor::set_ring3_segments;
-use super::{KvmError, Machine, step};
+use super::{KvmError, Machine, Ring, step};
 use crate::crash::Registers;
 use crate::memory::GuestSpace;
 
@@ -25,7 +25,7 @@ impl Machine {
     /// When KVM refuses.
     pub fn set_debugging(&mut self, on: bool, stepping: bool) -> Result<(), KvmError> {
         self.debugging = on;
-        if self.supervisor.is_some() {
+        if self.privilege == Ring::Three {
             let mut regs = self.vcpu.get_regs().map_err(step("KVM_GET_REGS"))?;
             regs.rflags = regs.rflags & !TRAP_FLAG | if stepping { TRAP_FLAG } else { 0 };
             return self.vcpu.set_regs(&regs).map_err(step("KVM_SET_REGS"));
@@ -42,18 +42,18 @@ impl Machine {
     /// How far a breakpoint's instruction pointer is behind the breakpoint: a stub sees it after `int3`, KVM before.
     #[must_use]
     pub fn breakpoint_offset(&self) -> u64 {
-        u64::from(self.supervisor.is_some())
+        u64::from(self.privilege == Ring::Three)
     }
 
     /// Whether the fault of this vector belongs to the debugger.
     pub(super) fn is_for_debugger(&self, vector: u8) -> bool {
-        self.debugging && DEBUG_VECTORS.contains(&vector)
+        self.privilege == Ring::Three && self.debugging && DEBUG_VECTORS.contains(&vector)
     }
 
     /// Takes the processor out of a stub, back to where the fault was.
     pub(super) fn leave_stub(&mut self, vector: u8) -> Result<(), KvmError> {
         let stack = self.registers()?.rsp;
-        let Some(seen) = self.supervisor.as_ref().and_then(|s| s.fault(vector, stack)) else {
+        let Some(seen) = self.supervisor.fault(vector, stack) else {
             return Ok(());
         };
         // An `out` is only over once the machine is entered again; this entry does nothing else.

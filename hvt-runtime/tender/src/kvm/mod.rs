@@ -70,7 +70,8 @@ pub struct Machine {
     vm: Option<VmFd>,
     layout: Layout,
     space: Arc<GuestSpace>,
-    supervisor: Option<Supervisor>,
+    privilege: Ring,
+    supervisor: Arc<Supervisor>,
     ring: Option<Arc<MmapRegion>>,
     next_slot: u32,
     debugging: bool,
@@ -90,22 +91,29 @@ impl Machine {
     ) -> Result<Self, KvmError> {
         let kvm = open()?;
         let vm = kvm.create_vm().map_err(step("KVM_CREATE_VM"))?;
+        place_intel_pages(&vm, layout.ring.map_or(layout.memory, |ring| ring + RING_RESERVE));
         let vcpu = vm.create_vcpu(0).map_err(step("KVM_CREATE_VCPU"))?;
         let xcr0 = processor::set_features(&kvm, &vcpu)?;
-        let supervisor = match privilege {
-            Ring::Zero => None,
-            Ring::Three => Some(Supervisor::new(&layout)?),
+        let supervisor = Arc::new(match privilege {
+            Ring::Zero => Supervisor::ring0()?,
+            Ring::Three => Supervisor::ring3(&layout)?,
+        });
+        let mut machine = Self {
+            vcpu,
+            vm: Some(vm),
+            layout,
+            space,
+            privilege,
+            supervisor,
+            ring,
+            next_slot: 0,
+            debugging: false,
         };
-        let (vm, next_slot, debugging) = (Some(vm), 0, false);
-        let mut machine = Self { vcpu, vm, layout, space, supervisor, ring, next_slot, debugging };
         machine.plug_memory()?;
-        match &machine.supervisor {
-            Some(supervisor) => {
-                processor::start_ring3(&machine.vcpu, supervisor, xcr0, entry, &machine.layout)?;
-            }
-            None => {
-                processor::start_ring0(&machine.vcpu, &machine.space, entry, &machine.layout)?;
-            }
+        let Self { vcpu, supervisor, space, layout, .. } = &machine;
+        match privilege {
+            Ring::Three => processor::start_ring3(vcpu, supervisor, xcr0, entry, layout)?,
+            Ring::Zero => processor::start_ring0(vcpu, supervisor, space, entry, layout)?,
         }
         Ok(machine)
     }
@@ -155,11 +163,11 @@ impl Machine {
 
     fn plug_memory(&mut self) -> Result<(), KvmError> {
         let memory = Arc::clone(&self.space);
-        match &self.supervisor {
+        match self.privilege {
             // Page tables hold the rights.
-            Some(_) => self.plug(memory.region(), 0..self.layout.memory, 0, false)?,
+            Ring::Three => self.plug(memory.region(), 0..self.layout.memory, 0, false)?,
             // The guest owns its page tables, so what it may not write is read-only to the machine.
-            None => {
+            Ring::Zero => {
                 let mut at = 0;
                 for area in self.layout.areas.clone() {
                     let fixed = area.what == What::Segment && area.rights != Rights::Write;
@@ -175,13 +183,10 @@ impl Machine {
         if let (Some(ring), Some(at)) = (self.ring.clone(), self.layout.ring) {
             self.plug(&ring, at..at + RING_RESERVE, 0, false)?;
         }
-        if let Some(supervisor) = self.supervisor.take() {
-            let region = supervisor.region();
-            let end = SUPERVISOR_BASE + region.size() as u64;
-            self.plug(region, SUPERVISOR_BASE..end, 0, false)?;
-            self.supervisor = Some(supervisor);
-        }
-        Ok(())
+        let supervisor = Arc::clone(&self.supervisor);
+        let region = supervisor.region();
+        let end = SUPERVISOR_BASE + region.size() as u64;
+        self.plug(region, SUPERVISOR_BASE..end, 0, false)
     }
 
     /// Puts bytes of a region, from `offset` on, at these addresses of the machine.
@@ -209,11 +214,25 @@ impl Machine {
         self.next_slot += 1;
         let Some(vm) = &self.vm else { return Ok(()) };
         // SAFETY: `offset` and `len` are inside the region (checked above), and the machine keeps every region that is
-        // plugged in for as long as its processor can run: guest memory and ring in `Arc`s, the supervisor's by value.
+        // plugged in for as long as its processor can run: all in `Arc`s.
         // The guest may write to it at any time; nobody holds Rust references into these regions.
         unsafe { vm.set_user_memory_region(slot) }.map_err(step("KVM_SET_USER_MEMORY_REGION"))
     }
 }
+
+/// Intel processors without "unrestricted guest" (before 2010) need four pages of address space for KVM's own use, asked
+/// for before there is a processor (Linux, `Documentation/virt/kvm/api.rst`, sections 4.33 and 4.34); others ignore it.
+/// Other kinds of KVM may refuse, which does not matter to them; and when a guest has all 4 GiB there is no place.
+fn place_intel_pages(vm: &VmFd, memory_end: u64) {
+    if memory_end <= IDENTITY_MAP_ADDRESS {
+        _ = vm.set_identity_map_address(IDENTITY_MAP_ADDRESS);
+        _ = vm.set_tss_address(INTEL_TSS_ADDRESS);
+    }
+}
+
+/// One page, and the three that follow, near the end of what 32 bits can name.
+const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
+const INTEL_TSS_ADDRESS: usize = 0xfffb_d000;
 
 fn open() -> Result<Kvm, KvmError> {
     let kvm = Kvm::new().map_err(|error| {

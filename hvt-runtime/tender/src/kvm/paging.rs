@@ -32,18 +32,21 @@ pub(super) enum Access {
     Guest(Rights),
     /// For the processor and the fault stubs at ring 0 only.
     Supervisor(Rights),
+    /// The same where no-execute is off, so that the bit for it must be zero.
+    Stock(Rights),
 }
 
 impl Access {
     fn bits(self) -> Option<u64> {
         let (user, rights) = match self {
             Self::Guest(rights) => (USER, rights),
-            Self::Supervisor(rights) => (0, rights),
+            Self::Supervisor(rights) | Self::Stock(rights) => (0, rights),
         };
+        let no_execute = if matches!(self, Self::Stock(_)) { 0 } else { NO_EXECUTE };
         let rights = match rights {
             Rights::None => return None,
-            Rights::Read => NO_EXECUTE,
-            Rights::Write => NO_EXECUTE | WRITE,
+            Rights::Read => no_execute,
+            Rights::Write => no_execute | WRITE,
             Rights::Execute => 0,
         };
         Some(PRESENT | TOUCHED | user | rights)
@@ -70,6 +73,12 @@ impl<'a> Tables<'a> {
     /// The guest-physical address of the topmost table, for CR3.
     pub(super) fn root(&self) -> u64 {
         self.base + self.root
+    }
+
+    /// The guest-physical address of the table that maps the GiB of an address.
+    pub(super) fn directory(&mut self, at: u64) -> Result<u64, TablesFull> {
+        let directory = self.descend(self.root, at, 39)?;
+        Ok(self.base + self.descend(directory, at, 30)?)
     }
 
     /// Maps whole pages. `physical` is the address of the first. A page that is mapped already is mapped anew.

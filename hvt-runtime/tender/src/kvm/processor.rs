@@ -10,8 +10,7 @@ use vm_memory::{Bytes, VolatileMemory};
 
 use super::paging::{LARGE, PRESENT, WRITE};
 use super::supervisor::{
-    GDT_ADDRESS, GDT_LIMIT, IDT_ADDRESS, IDT_LIMIT, Supervisor, TASK, TSS_ADDRESS, TSS_LIMIT,
-    USER_CODE, USER_DATA,
+    GDT_LIMIT, IDT_LIMIT, SUPERVISOR_BASE, Supervisor, TASK, TSS_LIMIT, USER_CODE, USER_DATA,
 };
 use super::{KvmError, step};
 use crate::layout::Layout;
@@ -90,17 +89,7 @@ pub(super) fn start_ring3(
     sregs.efer = EFER_LME | EFER_LMA | EFER_NXE;
     set_ring3_segments(&mut sregs);
     set_data_segments(&mut sregs, data_segment(USER_DATA, 3));
-    sregs.tr = kvm_segment {
-        base: TSS_ADDRESS,
-        limit: TSS_LIMIT,
-        selector: TASK,
-        type_: 11,
-        present: 1,
-        ..Default::default()
-    };
-    sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
-    (sregs.gdt.base, sregs.gdt.limit) = (GDT_ADDRESS, GDT_LIMIT);
-    (sregs.idt.base, sregs.idt.limit) = (IDT_ADDRESS, IDT_LIMIT);
+    set_tables(&mut sregs, supervisor);
     vcpu.set_sregs(&sregs).map_err(step("KVM_SET_SREGS"))?;
     if xcr0 != 0 {
         let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
@@ -110,21 +99,38 @@ pub(super) fn start_ring3(
     start_registers(vcpu, entry, layout.stack.end, RFLAGS_RING3)
 }
 
+/// What the processor asks when a fault happens.
+fn set_tables(sregs: &mut kvm_sregs, supervisor: &Supervisor) {
+    sregs.tr = kvm_segment {
+        base: supervisor.tss_address(),
+        limit: TSS_LIMIT,
+        selector: TASK,
+        type_: 11,
+        present: 1,
+        ..Default::default()
+    };
+    sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
+    (sregs.gdt.base, sregs.gdt.limit) = (supervisor.gdt_address(), GDT_LIMIT);
+    (sregs.idt.base, sregs.idt.limit) = (supervisor.idt_address(), IDT_LIMIT);
+}
+
 /// Code and stack of ring 3.
 pub(super) fn set_ring3_segments(sregs: &mut kvm_sregs) {
     sregs.cs = code_segment(USER_CODE, 3);
     sregs.ss = data_segment(USER_DATA, 3);
 }
 
-/// The state that Solo5 starts its guests in, at ring 0, with its tables in the guest's own memory (Solo5's
-/// `hvt_cpu_x86_64.c` and `cpu_x86_64.h`).
+/// The state that Solo5 starts its guests in, at ring 0, with its page tables in the guest's own memory (Solo5's
+/// `hvt_cpu_x86_64.c` and `cpu_x86_64.h`). Where Solo5 leaves the IDT empty, so that a fault before the guest has
+/// installed its own is a triple fault, there is ours.
 pub(super) fn start_ring0(
     vcpu: &VcpuFd,
+    supervisor: &Supervisor,
     space: &GuestSpace,
     entry: u64,
     layout: &Layout,
 ) -> Result<(), KvmError> {
-    write_stock_tables(space, layout)?;
+    write_stock_tables(space, layout, supervisor.root)?;
     let mut sregs = vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
     sregs.cr0 = CR0_PG | CR0_WP | CR0_NE | CR0_PE;
     sregs.cr3 = STOCK_PML4;
@@ -132,10 +138,7 @@ pub(super) fn start_ring0(
     sregs.efer = EFER_LME | EFER_LMA;
     sregs.cs = code_segment(8, 0);
     set_data_segments(&mut sregs, data_segment(16, 0));
-    sregs.tr = kvm_segment { type_: 11, present: 1, ..Default::default() };
-    sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
-    (sregs.gdt.base, sregs.gdt.limit) = (STOCK_GDT, 23);
-    (sregs.idt.base, sregs.idt.limit) = (0, 0);
+    set_tables(&mut sregs, supervisor);
     vcpu.set_sregs(&sregs).map_err(step("KVM_SET_SREGS"))?;
     start_registers(vcpu, entry, layout.stack.end, RFLAGS_RING0)
 }
@@ -152,27 +155,24 @@ fn start_registers(vcpu: &VcpuFd, entry: u64, stack: u64, rflags: u64) -> Result
     vcpu.set_regs(&regs).map_err(step("KVM_SET_REGS"))
 }
 
-const STOCK_GDT: u64 = 0x1000;
 const STOCK_PML4: u64 = 0x2000;
 const STOCK_PDPT: u64 = 0x3000;
 const STOCK_DIRECTORIES: u64 = 0x4000;
 const STOCK_TABLE: u64 = 0x8000;
 
-/// One GDT and one to one page tables: nothing below 64 KiB, read-only to 1 MiB, all else writable; up to 2 MiB in small
-/// pages, from there in large ones.
-fn write_stock_tables(space: &GuestSpace, layout: &Layout) -> Result<(), KvmError> {
+/// One to one page tables: nothing below 64 KiB, read-only to 1 MiB, all else writable; up to 2 MiB in small pages, from
+/// there in large ones. Above all that, what is in `above`.
+fn write_stock_tables(space: &GuestSpace, layout: &Layout, above: u64) -> Result<(), KvmError> {
     let slice = space.region().as_volatile_slice();
     let store = |table: u64, index: u64, value: u64| {
         let offset = usize::try_from(table + index * 8).unwrap_or(usize::MAX);
         slice.write_obj(value, offset).map_err(|e| KvmError::Memory(e.to_string()))
     };
-    for (index, entry) in [(1, 0x00af_9900_0000_ffff), (2, 0x00cf_9300_0000_ffff)] {
-        store(STOCK_GDT, index, entry)?;
-    }
     store(STOCK_PML4, 0, STOCK_PDPT | PRESENT | WRITE)?;
     for gib in 0..4 {
         store(STOCK_PDPT, gib, (STOCK_DIRECTORIES + gib * 4096) | PRESENT | WRITE)?;
     }
+    store(STOCK_PDPT, SUPERVISOR_BASE >> 30, above | PRESENT | WRITE)?;
     let end = layout.ring.map_or(layout.memory, |ring| ring + crate::layout::RING_RESERVE);
     store(STOCK_DIRECTORIES, 0, STOCK_TABLE | PRESENT | WRITE)?;
     for large in 1..end >> 21 {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU8;
 use hvt_abi::hypercall::PORT_BASE;
 use kvm_ioctls::VcpuExit;
 
-use super::supervisor::{FAULT_PORT, Supervisor};
+use super::supervisor::FAULT_PORT;
 use super::{KvmError, Machine, step};
 use crate::border::{Border, Misuse, Outcome};
 use crate::crash::{Crash, End, Fault, Registers};
@@ -128,7 +128,9 @@ impl Machine {
             Ok(VcpuExit::Debug(_)) => Ok(Exit::Debug),
             Ok(VcpuExit::Intr) => Ok(Exit::Interrupted),
             Ok(VcpuExit::Hlt) => dead("the processor was halted, with nothing to wake it".into()),
-            Ok(VcpuExit::Shutdown) => dead("triple fault: a fault without a handler".into()),
+            Ok(VcpuExit::Shutdown) => {
+                dead("triple fault: a fault, and its handler could not run".into())
+            }
             Ok(VcpuExit::MmioWrite(address, data)) => dead(format!(
                 "write of {} bytes to {address:#x}, which is read-only or not memory",
                 data.len()
@@ -155,20 +157,16 @@ impl Machine {
     }
 
     fn is_in_stub(&self) -> Result<bool, KvmError> {
-        if self.supervisor.is_none() {
-            return Ok(false);
-        }
         let sregs = self.vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
         let regs = self.vcpu.get_regs().map_err(step("KVM_GET_REGS"))?;
-        Ok(sregs.cs.selector & 3 == 0 && Supervisor::is_stub(regs.rip))
+        Ok(sregs.cs.selector & 3 == 0 && self.supervisor.is_stub(regs.rip))
     }
 
     /// The crash that a stub tells of: registers as they were at the fault.
     fn fault(&self, vector: u8) -> Result<Crash, KvmError> {
         let mut registers = self.registers()?;
         let stack = registers.rsp;
-        let seen =
-            self.supervisor.as_ref().and_then(|s| s.fault(vector, stack)).unwrap_or_default();
+        let seen = self.supervisor.fault(vector, stack).unwrap_or_default();
         (registers.rax, registers.rip) = (seen.rax, seen.rip);
         (registers.rsp, registers.rflags) = (seen.rsp, seen.rflags);
         let fault = Fault::Exception { vector, error_code: seen.error_code };
