@@ -24,6 +24,10 @@ pub enum DropReason {
     BlindReset,
     /// An acknowledgement of what was never sent, or far too old (RFC 5961 §5).
     BlindData,
+    /// Older than what arrived before, by its timestamp (PAWS, RFC 7323 §5).
+    Stale,
+    /// Data or an acknowledgement outside of the window.
+    OutsideWindow,
     /// An answer beyond the limit per second.
     RateLimit,
     /// A packet to a neighbour that has not answered yet, beyond those kept.

@@ -118,8 +118,14 @@ fn handshake(
     key: &FlowKey,
     now: Duration,
 ) -> (u32, u32) {
-    let syn =
-        Syn { sequence: 1000, segment_size: 1460, window_scale: Some(3), sack: true, window: 9000 };
+    let syn = Syn {
+        sequence: 1000,
+        segment_size: 1460,
+        window_scale: Some(3),
+        sack: true,
+        window: 9000,
+        timestamp: None,
+    };
     let send = |segment: &_| {
         let packet = tcp_packet(key.remote.ip(), key.local.ip(), segment);
         device.inbox.borrow_mut().push_back(around(TYPE_IPV4, &packet));

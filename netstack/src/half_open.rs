@@ -32,6 +32,8 @@ pub(crate) struct Syn {
     pub(crate) window_scale: Option<u8>,
     pub(crate) sack: bool,
     pub(crate) window: u16,
+    /// The value of its timestamp.
+    pub(crate) timestamp: Option<u32>,
 }
 
 impl Syn {
@@ -42,6 +44,7 @@ impl Syn {
             window_scale: segment.window_scale,
             sack: segment.sack_permitted,
             window: segment.window_len,
+            timestamp: segment.timestamp.map(|stamp| stamp.tsval),
         }
     }
 
@@ -216,6 +219,7 @@ impl HalfOpenTable {
                 window_scale: None,
                 sack: false,
                 window: segment.window_len,
+                timestamp: None,
             };
             (syn, cookie)
         })
@@ -235,8 +239,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const SYN: Syn =
-        Syn { sequence: 5, segment_size: 1400, window_scale: Some(7), sack: true, window: 9 };
+    const SYN: Syn = Syn {
+        sequence: 5,
+        segment_size: 1400,
+        window_scale: Some(7),
+        sack: true,
+        window: 9,
+        timestamp: None,
+    };
 
     fn key(port: u16) -> FlowKey {
         let remote = std::net::SocketAddr::from(([10, 0, 0, 2], port));

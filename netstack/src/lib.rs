@@ -53,6 +53,8 @@ mod readiness;
 mod slow_start;
 mod stack;
 mod tail;
+#[allow(dead_code, unused_imports, reason = "the stack is not switched over yet")]
+mod tcp;
 mod time_wait;
 mod timers;
 mod udp;
