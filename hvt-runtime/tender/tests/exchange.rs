@@ -392,8 +392,18 @@ fn a_stream_carries_frames_with_their_lengths() {
     assert_eq!((play.call(one).received, play.received(0).0.len), (1, 61));
     play.put_rooms(1, 2048);
     assert_eq!(play.call(Exchange { timeout_nsecs: 1000, ..one }).received, 0);
-    ours.write_all(&[[0, 60].as_slice(), &[3; 60]].concat()).unwrap();
+    // A part of a frame is nothing to tell of, and ends no wait.
+    let writer = std::thread::spawn({
+        let mut ours = ours.try_clone().unwrap();
+        move || {
+            for part in [[0, 60].as_slice(), &[3; 40], &[3; 20]] {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                ours.write_all(part).unwrap();
+            }
+        }
+    });
     assert_eq!((play.call(one).received, play.received(0).1), (1, 3));
+    writer.join().unwrap();
     // A reader that stops makes the device full at some point, and writable when it goes on.
     let mut pushed = 0_u64;
     loop {

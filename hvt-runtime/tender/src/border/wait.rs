@@ -104,7 +104,7 @@ impl Waiter {
                 writable |= wanted.writable & bit != 0;
             }
             if slot.revents & libc::POLLIN != 0 {
-                readable |= bit;
+                readable |= if net.has_frame_to_read() { bit } else { 0 };
             } else if slot.revents & !libc::POLLOUT != 0 {
                 net.mark_gone();
             }

@@ -189,7 +189,19 @@ impl NetDevice {
     /// Whether a frame was read already, so that waiting for the descriptor would be wrong.
     #[must_use]
     pub fn has_frame(&self) -> bool {
-        self.framing == Framing::Stream && !self.is_gone() && self.stream().has_frame()
+        self.framing == Framing::Stream && !self.is_gone() && self.stream().is_decided()
+    }
+
+    /// The descriptor is readable: whether that is a frame. On a stream it may be a part of one, which is read.
+    pub fn has_frame_to_read(&self) -> bool {
+        if self.framing != Framing::Stream {
+            return true;
+        }
+        let complete = self.stream().complete(self.fd.as_fd());
+        complete.unwrap_or_else(|error| {
+            self.note(&error);
+            false
+        })
     }
 
     /// Receives one frame, if there is one. What does not fit into the room is lost.
@@ -214,22 +226,27 @@ impl NetDevice {
                 return Some(received);
             }
             Ok(None) => {}
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => {}
-                // The end of a connection, or an empty datagram, which is no frame.
-                io::ErrorKind::UnexpectedEof if !self.is_at_end() => {}
-                io::ErrorKind::UnexpectedEof => self.mark_gone(),
-                io::ErrorKind::InvalidData => {
-                    self.complaint.say("the other end sends what is no frame");
-                    self.mark_gone();
-                }
-                _ => {
-                    self.complaint.once("receive", &error);
-                    self.mark_gone();
-                }
-            },
+            Err(error) => self.note(&error),
         }
         None
+    }
+
+    /// Tells of what kept a frame from coming, and notes the end.
+    fn note(&self, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {}
+            // The end of a connection, or an empty datagram, which is no frame.
+            io::ErrorKind::UnexpectedEof if !self.is_at_end() => {}
+            io::ErrorKind::UnexpectedEof => self.mark_gone(),
+            io::ErrorKind::InvalidData => {
+                self.complaint.say("the other end sends what is no frame");
+                self.mark_gone();
+            }
+            _ => {
+                self.complaint.once("receive", error);
+                self.mark_gone();
+            }
+        }
     }
 
     fn receive_packet(&self, room: &VolatileSlice<'_>, header: &mut [u8]) -> io::Result<Received> {

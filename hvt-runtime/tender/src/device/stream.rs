@@ -78,10 +78,21 @@ impl FrameStream {
         Ok(())
     }
 
-    /// Whether a whole frame was read already.
-    pub(super) fn has_frame(&self) -> bool {
+    /// Whether a whole frame was read already, or a length that is refused.
+    pub(super) fn is_decided(&self) -> bool {
         let waiting = self.end - self.start;
-        self.next_len().is_some_and(|len| waiting - PREFIX >= len)
+        self.next_len().is_some_and(|len| is_refused(len) || waiting - PREFIX >= len)
+    }
+
+    /// As [`FrameStream::is_decided`], reading once when it is not.
+    ///
+    /// # Errors
+    /// When the other end is gone ([`io::ErrorKind::UnexpectedEof`]).
+    pub(super) fn complete(&mut self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        if !self.is_decided() {
+            self.fill(fd)?;
+        }
+        Ok(self.is_decided())
     }
 
     /// The next frame, reading at most once; `None` when there is no whole one.
@@ -94,15 +105,12 @@ impl FrameStream {
         fd: BorrowedFd<'_>,
         room: &VolatileSlice<'_>,
     ) -> io::Result<Option<Received>> {
-        if !self.has_frame() && !self.fill(fd)? {
+        if !self.complete(fd)? {
             return Ok(None);
         }
         let Some(len) = self.next_len() else { return Ok(None) };
-        if !(MIN_FRAME..=u64::from(MAX_FRAME_LEN)).contains(&(len as u64)) {
+        if is_refused(len) {
             return Err(io::ErrorKind::InvalidData.into());
-        }
-        if !self.has_frame() {
-            return Ok(None);
         }
         let at = self.start + PREFIX;
         self.start = at + len;
@@ -116,13 +124,13 @@ impl FrameStream {
         usize::try_from(u32::from_be_bytes(*prefix)).ok()
     }
 
-    /// Reads once. False when there is nothing.
-    fn fill(&mut self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+    /// Reads once what there is.
+    fn fill(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.inbox.resize(INBOX, 0);
         self.inbox.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         loop {
-            // A whole frame fits, and there is none (or one of a length that is refused), so there is room.
+            // A whole frame fits, and there is none, so there is room.
             let room = &mut self.inbox[self.end..];
             // SAFETY: pointer and length are those of `room`.
             let n = unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
@@ -130,16 +138,20 @@ impl FrameStream {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => {
                     self.end += n;
-                    return Ok(true);
+                    return Ok(());
                 }
                 Err(_) => match io::Error::last_os_error() {
                     error if error.kind() == io::ErrorKind::Interrupted => {}
-                    error if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                    error if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                     error => return Err(error),
                 },
             }
         }
     }
+}
+
+fn is_refused(len: usize) -> bool {
+    !(MIN_FRAME..=u64::from(MAX_FRAME_LEN)).contains(&(len as u64))
 }
 
 #[cfg(test)]
@@ -185,7 +197,7 @@ mod tests {
         }
         theirs.write_all(&bytes[20..]).unwrap();
         assert_eq!(pop(&mut stream, &ours).unwrap(), Some((1500, 2, false)));
-        assert!(stream.has_frame());
+        assert!(stream.is_decided());
         assert_eq!(pop(&mut stream, &ours).unwrap(), Some((2000, 3, true)));
         assert_eq!(pop(&mut stream, &ours).unwrap(), None);
         drop(theirs);
