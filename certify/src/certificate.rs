@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::provider;
+use crate::schedule::Validity;
 
 /// The largest PEM text of a chain or a key that is looked at. A long chain of RSA-4096 certificates has about 16 KiB.
 pub const MAX_PEM_BYTES: usize = 256 * 1024;
@@ -241,6 +242,11 @@ impl Certificate {
     /// End of validity, seconds since 1970.
     pub fn not_after(&self) -> i64 {
         self.not_after
+    }
+
+    /// From when to when it is valid.
+    pub fn validity(&self) -> Validity {
+        Validity { not_before: self.not_before, not_after: self.not_after }
     }
 
     /// Where it is from.

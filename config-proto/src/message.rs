@@ -111,6 +111,22 @@ pub enum Request {
         /// PEM: the private key, sealed on the wire (`PROTOCOL.md`, "Sealed values").
         key_pem: Sealed,
     },
+    /// Obtains a new certificate from the authority for a name, whatever the age of the one in use; answers when that has
+    /// been taken note of. → [`Changed`]
+    CertRenew {
+        /// The name, completed as in `Add`.
+        name: String,
+    },
+    /// Has the authority revoke the certificate in use for a name, and obtains a new one with a new key. → [`Changed`]
+    CertRevoke {
+        /// The name, completed as in `Add`.
+        name: String,
+        /// Why.
+        #[serde(default)]
+        reason: RevocationReason,
+    },
+    /// Gives the account with the authority a new key. → [`Changed`]
+    CertRollOver,
     /// Makes a control key. → [`KeyAdded`]
     KeyAdd {
         /// Its id: 1 to 64 letters, digits, `-`, `_`, `.`.
@@ -211,7 +227,9 @@ impl Request {
         let request: Self = serde_json::from_value(value)?;
         // `deny_unknown_fields` does not reach the operations without fields.
         match request {
-            Self::Status | Self::Check | Self::CertList | Self::KeyList if fields > 1 => {
+            Self::Status | Self::Check | Self::CertList | Self::CertRollOver | Self::KeyList
+                if fields > 1 =>
+            {
                 Err(serde::de::Error::custom("this operation has no fields besides op"))
             }
             _ => Ok(request),
@@ -221,6 +239,24 @@ impl Request {
 
 const fn max_page() -> u32 {
     MAX_PAGE
+}
+
+/// Why a certificate is revoked (RFC 5280, section 5.3.1), as far as its holder can know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RevocationReason {
+    /// None is given.
+    #[default]
+    Unspecified,
+    /// Somebody else may have the key.
+    KeyCompromise,
+    /// The holder's name or organisation changed.
+    AffiliationChanged,
+    /// Another certificate took its place.
+    Superseded,
+    /// The name is served no more.
+    CessationOfOperation,
 }
 
 /// A secret text inside a message. In the program it is plain; on the wire it is sealed with the connection's sealing

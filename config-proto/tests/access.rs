@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use config_proto::access::permits;
-use config_proto::message::{RefusalCode, Request, Role, Sealed};
+use config_proto::message::{RefusalCode, Request, RevocationReason, Role, Sealed};
 use config_proto::model::{Document, RouteSettings};
 use config_proto::site::SiteSettings;
 
@@ -60,6 +60,9 @@ fn changes() -> Vec<Request> {
         apply(true),
         Request::Confirm { generation: 1 },
         Request::CertSet { chain_pem: String::new(), key_pem: Sealed(String::new()) },
+        Request::CertRenew { name: "a".to_owned() },
+        Request::CertRevoke { name: "a".to_owned(), reason: RevocationReason::default() },
+        Request::CertRollOver,
         Request::KeyAdd { id: "a".to_owned(), role: Role::Admin },
         Request::KeyRemove { id: "a".to_owned() },
     ]

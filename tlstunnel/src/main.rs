@@ -5,8 +5,8 @@
 
 use std::process::ExitCode;
 
-use clap::parser::ValueSource;
 use clap::FromArgMatches;
+use clap::parser::ValueSource;
 use tlstunnel::config::offline;
 use tlstunnel::observe::log;
 use tlstunnel::options::{Command, CommandLine, Options, StorageCommand, command};
@@ -22,11 +22,12 @@ fn main() -> ExitCode {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
-    let key_in_arguments = matches.value_source("key") == Some(ValueSource::CommandLine);
+    let in_arguments = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let shown: Vec<&str> = ["key", "storage_key"].into_iter().filter(in_arguments).collect();
     match CommandLine::from_arg_matches(&matches) {
         Err(error) => usage(&error),
         Ok(CommandLine { command: Some(Command::Storage(command)), .. }) => storage(&command),
-        Ok(CommandLine { command: None, options }) => gateway(&options, key_in_arguments),
+        Ok(CommandLine { command: None, options }) => gateway(&options, &shown),
     }
 }
 
@@ -37,7 +38,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
-fn gateway(options: &Options, key_in_arguments: bool) -> ExitCode {
+/// `shown` are the options with a secret that other users of this machine can see.
+fn gateway(options: &Options, shown: &[&str]) -> ExitCode {
     let syslog = match log::install(&options.observe, &options.name) {
         Ok(syslog) => syslog,
         Err(error) => {
@@ -45,8 +47,9 @@ fn gateway(options: &Options, key_in_arguments: bool) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    if key_in_arguments {
-        tracing::warn!("--key shows in process lists: use --key-file or TLSTUNNEL_KEY");
+    for id in shown {
+        let option = id.replace('_', "-");
+        tracing::warn!("--{option} shows in process lists: use --{option}-file or the environment");
     }
     match run(options, Stops::signals(), syslog, |_| {}) {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,9 +64,15 @@ fn failed(error: &RunError) -> ExitCode {
 
 fn storage(command: &StorageCommand) -> ExitCode {
     let done = match command {
-        StorageCommand::Info { storage } => offline::info(storage),
-        StorageCommand::Check { storage } => offline::check(storage),
-        StorageCommand::ExportV1 { storage, out } => offline::export_v1(storage, out),
+        StorageCommand::Info { storage, storage_key_file } => {
+            offline::info(storage, storage_key_file.as_deref())
+        }
+        StorageCommand::Check { storage, storage_key_file } => {
+            offline::check(storage, storage_key_file.as_deref())
+        }
+        StorageCommand::ExportV1 { storage, storage_key_file, out } => {
+            offline::export_v1(storage, storage_key_file.as_deref(), out)
+        }
     };
     match done {
         Ok(text) => {

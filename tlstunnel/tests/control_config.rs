@@ -175,8 +175,7 @@ fn old_generations_make_room() {
 fn what_a_huge_generation_did_goes_piece_by_piece() {
     let device = memory(16 << 20);
     let names: Vec<String> = (0..2000).map(|n| format!("n{n}.example.org")).collect();
-    let many: Vec<(&str, &str)> =
-        names.iter().map(|name| (name.as_str(), "10.0.0.1:80")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "10.0.0.1:80")).collect();
     let changes = |device: &Arc<dyn BlockDevice>| {
         let store = open::on_device(Arc::clone(device), false).unwrap();
         store

@@ -57,6 +57,8 @@ fn questions_about_all_routes_hold_nobody_else_up() {
             connections: 10,
             frame_time: Duration::from_secs(60),
             v1_key: None,
+            keeper: None,
+            certificate_alert: 21 * 86_400,
         };
         let control = Control::new(Arc::clone(&gateway), configuration, settings);
         let metrics = Metrics::new(Arc::clone(&gateway), Arc::clone(control.refusals()), None);

@@ -1,83 +1,20 @@
 //! Certificates at start: from files, from the store, and for development made by the gateway itself.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use certify::files::Replacement;
+use config_proto::message::Refusal;
+
 use super::records::{CertificateRecord, PemRecord};
 use super::storage::{Loaded, StorageError};
-use super::{AUTHOR_START, Core, OpenError, Proposal, unix_now};
-use crate::options::CertificateOptions;
-use crate::tls::certificates::{Certificate, CertificateError, CertificateTable, Source};
+use super::{AUTHOR_START, Configuration, Core, OpenError, Proposal, unix_now};
+use crate::gateway::Snapshot;
+use crate::tls::certificates::{Certificate, CertificateTable, Source};
 use crate::tls::self_signed::{self, PemPair};
 
 /// A development certificate is made anew when it ends within this time.
 const RENEW_BEFORE: i64 = 30 * 86_400;
-
-/// Why the certificates that were named at start cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CertificateFileError {
-    /// Certificates and keys are not pairs.
-    #[error(
-        "there are {certs} --cert and {keys} --cert-key: each certificate needs its key, in the same order"
-    )]
-    Unpaired {
-        /// Certificates given.
-        certs: usize,
-        /// Keys given.
-        keys: usize,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {}: {error}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// A certificate cannot be used.
-    #[error("{}: {error}", path.display())]
-    Unusable {
-        /// The file of the certificate.
-        path: PathBuf,
-        /// Why.
-        error: CertificateError,
-    },
-}
-
-/// Loads the certificates that `--cert` and `--cert-key` name. One that has expired is served, with a warning: nobody
-/// is helped by a gateway that does not start.
-///
-/// # Errors
-/// When a file cannot be read, or what is in it cannot be used.
-pub fn from_files(
-    options: &CertificateOptions,
-) -> Result<Vec<Arc<Certificate>>, CertificateFileError> {
-    let (certs, keys) = (options.certs.len(), options.cert_keys.len());
-    if certs != keys {
-        return Err(CertificateFileError::Unpaired { certs, keys });
-    }
-    options
-        .certs
-        .iter()
-        .zip(&options.cert_keys)
-        .map(|(path, key_path)| {
-            let (chain, key) = (read(path)?, zeroize::Zeroizing::new(read(key_path)?));
-            let certificate = Certificate::from_pem(&chain, &key, Source::File)
-                .map_err(|error| CertificateFileError::Unusable { path: path.clone(), error })?;
-            if let Err(error) = certificate.check_dates(unix_now()) {
-                tracing::warn!(file = %path.display(), %error, "clients will refuse the certificate");
-            }
-            Ok(Arc::new(certificate))
-        })
-        .collect()
-}
-
-fn read(path: &Path) -> Result<String, CertificateFileError> {
-    std::fs::read_to_string(path)
-        .map_err(|error| CertificateFileError::Read { path: path.to_owned(), error })
-}
 
 /// The table at start. Uploaded certificates are newer than files and take their names; what a person gave goes before
 /// what an authority was asked for; development certificates get only what nobody else has.
@@ -120,6 +57,29 @@ pub(super) fn table(
         insert_real(&mut table);
     }
     table
+}
+
+impl Configuration {
+    /// Shows a certificate that was read again from its files. No generation: the store does not hold it. Names that an
+    /// uploaded certificate is shown for stay with that one.
+    ///
+    /// # Errors
+    /// When the gateway is ending.
+    pub async fn replace_from_file(&self, replacement: Replacement) -> Result<(), Refusal> {
+        self.changing(AUTHOR_START, move |core, _| {
+            let before = core.gateway.snapshot.load_full();
+            let mut certificates = before.certificates.clone();
+            let uploaded = |shown: &Certificate| shown.source() == Source::Uploaded;
+            certificates.replace(replacement.old.sha256(), replacement.new, uploaded);
+            core.gateway.snapshot.store(Arc::new(Snapshot {
+                generation: before.generation,
+                routes: before.routes.clone(),
+                certificates,
+            }));
+            Ok(())
+        })
+        .await
+    }
 }
 
 impl Core {

@@ -52,8 +52,8 @@ impl From<StorageError> for OfflineError {
 ///
 /// # Errors
 /// When it cannot be opened: another process may use it.
-pub fn info(path: &Path) -> Result<String, OfflineError> {
-    let storage = open(path)?;
+pub fn info(path: &Path, key_file: Option<&Path>) -> Result<String, OfflineError> {
+    let storage = open(path, key_file)?;
     let loaded = storage.load()?;
     let mut text = String::new();
     let mut line = |what: &str, value: String| {
@@ -84,10 +84,10 @@ pub fn info(path: &Path) -> Result<String, OfflineError> {
 ///
 /// # Errors
 /// When something is damaged.
-pub fn check(path: &Path) -> Result<String, OfflineError> {
+pub fn check(path: &Path, key_file: Option<&Path>) -> Result<String, OfflineError> {
     let store = open_store(path)?;
     let sound = store.check()?;
-    let storage = Storage::open(store)?;
+    let storage = open_storage(store, key_file)?;
     let Loaded { head, routes, .. } = storage.load()?;
     storage.net_changes(head.oldest.saturating_sub(1), head.generation).map_err(OpenError::from)?;
     let repaired = if sound { "" } else { " after a repair" };
@@ -103,8 +103,8 @@ pub fn check(path: &Path) -> Result<String, OfflineError> {
 ///
 /// # Errors
 /// When the store cannot be read or the image not written.
-pub fn export_v1(path: &Path, out: &Path) -> Result<String, OfflineError> {
-    let loaded = open(path)?.load()?;
+pub fn export_v1(path: &Path, key_file: Option<&Path>, out: &Path) -> Result<String, OfflineError> {
+    let loaded = open(path, key_file)?.load()?;
     let mut snis = Vec::new();
     let mut text = String::new();
     for route in &loaded.routes {
@@ -132,8 +132,13 @@ pub fn export_v1(path: &Path, out: &Path) -> Result<String, OfflineError> {
     Ok(text)
 }
 
-fn open(path: &Path) -> Result<Storage, OfflineError> {
-    Ok(Storage::open(open_store(path)?)?)
+fn open(path: &Path, key_file: Option<&Path>) -> Result<Storage, OfflineError> {
+    open_storage(open_store(path)?, key_file)
+}
+
+fn open_storage(store: Store, key_file: Option<&Path>) -> Result<Storage, OfflineError> {
+    let vault = key_file.map(super::open::vault_of_file).transpose()?;
+    Ok(Storage::open_as_it_is(store, vault)?)
 }
 
 fn open_store(path: &Path) -> Result<Store, OfflineError> {

@@ -3,24 +3,29 @@
 //! | table | key | record |
 //! |---|---|---|
 //! | `meta` | `schema`, `head`, `authority` | the version of this schema; [`HeadRecord`]; [`PemRecord`] of the development CA |
+//! | `meta` | `vault` | [`VAULT_PROOF`] encrypted, in a store whose secrets are: it tells whether a key is the right one |
 //! | `routes` | the route's name | its settings |
 //! | `generations` | number, 8 bytes big-endian | [`GenerationRecord`] |
 //! | `changes` | number, 8 bytes big-endian, then the route's name | [`ChangeRecord`]: the undo log |
 //! | `keys` | the key's id | [`KeyRecord`] |
 //! | `certificates` | SHA-256 in hexadecimal digits | [`CertificateRecord`] |
 //! | `acme` | as [`certify`] names it | what certify keeps: accounts, orders, times of next attempts |
+//! | `filler` | a number | zeros, which overwrite free space once; removed afterwards |
 //! | `v1-backup` | `data`, `counter`, `timestamp` | the original's data as it was before migration; the store writes it |
 //!
-//! Secrets lie here in the clear, as they do in key files: whoever can read the device has them. A gateway refuses a
-//! schema newer than its own, and brings an older one up to date in one transaction when there is one.
+//! Without a storage key secrets lie here in the clear, as they do in key files: whoever can read the device has them. With
+//! one, the records of `keys`, `certificates`, `acme` and the development CA are encrypted ([`certify::vault`]), each for
+//! its place. A gateway refuses a schema newer than its own.
 
 use config_proto::message::Role;
 use config_proto::model::{RouteName, RouteSettings};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The version of this schema.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+/// The newest version of this schema: an encrypted store. One in the clear has version 1, which older gateways know too.
+pub(super) const SCHEMA_VERSION: u32 = 2;
+/// The version of a store in the clear.
+pub(super) const SCHEMA_IN_CLEAR: u32 = 1;
 
 pub(super) const META: &str = "meta";
 pub(super) const ROUTES: &str = "routes";
@@ -33,6 +38,15 @@ pub(super) const ACME: &str = "acme";
 pub(super) const SCHEMA: &[u8] = b"schema";
 pub(super) const HEAD: &[u8] = b"head";
 pub(super) const AUTHORITY: &[u8] = b"authority";
+pub(super) const VAULT: &[u8] = b"vault";
+
+/// What is encrypted in `vault`.
+pub(super) const VAULT_PROOF: &[u8] = b"the key of this store";
+
+/// Whether the records of a table, or one record, are secret.
+pub(super) fn is_secret(table: &str, key: &[u8]) -> bool {
+    matches!(table, KEYS | CERTIFICATES | ACME) || (table == META && key == AUTHORITY)
+}
 
 /// Which schema the rest follows.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,9 @@
 //! Reading and writing the records of [`super::records`]; the only place that touches the store.
 
+use std::sync::Arc;
+
 use blockdev::{ReadTx, Store, StoreError, Table, WriteTx};
+use certify::vault::{Vault, VaultError};
 use config_proto::key::KeyId;
 use config_proto::message::{Generation, Refusal, RefusalCode, RouteChange, StorageState};
 use config_proto::model::{Route, RouteSettings};
@@ -12,7 +15,8 @@ use super::plan::NetChanges;
 use super::records::{
     ACME, AUTHORITY, CERTIFICATES, CHANGES, CertificateRecord, ChangeRecord, GENERATIONS,
     GenerationRecord, HEAD, HeadRecord, KEYS, KeyRecord, META, PemRecord, PendingRecord, ROUTES,
-    SCHEMA, SCHEMA_VERSION, SchemaRecord, change_key, generation_key, generation_of, name_of,
+    SCHEMA, SCHEMA_IN_CLEAR, SCHEMA_VERSION, SchemaRecord, VAULT, VAULT_PROOF, change_key,
+    generation_key, generation_of, is_secret, name_of,
 };
 use super::{internal, refuse};
 
@@ -22,6 +26,14 @@ const PAGE: usize = 1000;
 const EVICTED_AT_ONCE: u64 = 8;
 /// Changes of evicted generations that one commit takes off, besides twice as many as it brings: they never pile up.
 const ORPHANS_AT_ONCE: usize = 256;
+
+/// What overwrites free space: large values first, then as many as fit into what is left.
+const FILLER: &str = "filler";
+const FILLERS: [usize; 2] = [32 << 10, 3 << 10];
+/// Values of one transaction.
+const FILLERS_AT_ONCE: usize = 32;
+/// The most that is overwritten, in bytes.
+const MAX_OVERWRITTEN: usize = 1 << 30;
 
 /// Why the store's content cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +52,20 @@ pub enum StorageError {
         /// What is wrong.
         reason: String,
     },
+    /// The secrets are encrypted, and there is no key.
+    #[error("its secrets are encrypted: give the key with --storage-key-file")]
+    KeyNeeded,
+    /// The secrets are encrypted with another key.
+    #[error(
+        "its secrets are encrypted with another key than the one of --storage-key-file; nothing was changed"
+    )]
+    WrongKey,
+    /// Asked to look only, with a key for a store that has none.
+    #[error("its secrets are not encrypted: leave --storage-key-file out")]
+    NotEncrypted,
+    /// A secret cannot be encrypted.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// Written by a later version.
     #[error("the store has schema {0}, which is newer than this program: update it")]
     NewerSchema(u32),
@@ -96,11 +122,34 @@ pub(super) struct Edit {
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
     store: Store,
+    /// What secrets are encrypted with; none when they lie in the clear.
+    vault: Option<Arc<Vault>>,
 }
 
 impl Storage {
-    /// Checks the schema of a store, or puts it into an empty one.
-    pub(super) fn open(store: Store) -> Result<Self, StorageError> {
+    /// Checks the schema of a store, or puts it into an empty one. With a vault for a store in the clear, encrypts what is
+    /// secret there, all of it or nothing.
+    pub(super) fn open(store: Store, vault: Option<Vault>) -> Result<Self, StorageError> {
+        let storage = Self::open_schema(store, vault)?;
+        if storage.vault.is_some() {
+            match storage.is_encrypted()? {
+                true => storage.remove_filler()?,
+                false => storage.encrypt()?,
+            }
+        }
+        Ok(storage)
+    }
+
+    /// The same without encrypting anything.
+    pub(super) fn open_as_it_is(store: Store, vault: Option<Vault>) -> Result<Self, StorageError> {
+        let storage = Self::open_schema(store, vault)?;
+        match storage.vault.is_some() && !storage.is_encrypted()? {
+            true => Err(StorageError::NotEncrypted),
+            false => Ok(storage),
+        }
+    }
+
+    fn open_schema(store: Store, vault: Option<Vault>) -> Result<Self, StorageError> {
         let schema = store.read(|tx| read_record::<SchemaRecord>(tx, META, SCHEMA))?;
         match schema {
             Some(schema) if schema.version > SCHEMA_VERSION => {
@@ -110,7 +159,107 @@ impl Storage {
             None => store
                 .write(|tx| initialise(tx, &HeadRecord { oldest: 1, ..HeadRecord::default() }))?,
         }
-        Ok(Self { store })
+        let storage = Self { store, vault: vault.map(Arc::new) };
+        let proof = storage.store.read::<_, StorageError>(|tx| Ok(tx.get(Table(META), VAULT)?))?;
+        match (proof, &storage.vault) {
+            (Some(_), None) => Err(StorageError::KeyNeeded),
+            (Some(proof), Some(vault)) => match vault.open(META, VAULT, &proof) {
+                Ok(_) => Ok(storage),
+                Err(_) => Err(StorageError::WrongKey),
+            },
+            (None, _) => Ok(storage),
+        }
+    }
+
+    fn is_encrypted(&self) -> Result<bool, StorageError> {
+        self.store.read(|tx| Ok(tx.get(Table(META), VAULT)?.is_some()))
+    }
+
+    /// Encrypts every secret in one transaction.
+    fn encrypt(&self) -> Result<(), StorageError> {
+        let vault = self.vault.as_deref();
+        let count = self.store.write::<_, StorageError>(|tx| {
+            let mut count = 0_usize;
+            for table in [KEYS, CERTIFICATES, ACME, META] {
+                let mut after: Option<Vec<u8>> = None;
+                loop {
+                    let page = tx.scan(Table(table), &[], after.as_deref(), PAGE)?;
+                    for (key, value) in page.iter().filter(|(key, _)| is_secret(table, key)) {
+                        let value = Zeroizing::new(value.clone());
+                        tx.put(Table(table), key, &hide(vault, table, key, value)?)?;
+                        count += 1;
+                    }
+                    let whole = page.len() == PAGE;
+                    after = page.into_iter().next_back().map(|(key, _)| key);
+                    if !whole {
+                        break;
+                    }
+                }
+            }
+            if let Some(vault) = vault {
+                tx.put(Table(META), VAULT, &vault.seal(META, VAULT, VAULT_PROOF)?)?;
+            }
+            put(tx, META, SCHEMA, &SchemaRecord { version: SCHEMA_VERSION })?;
+            Ok(count)
+        })?;
+        if count > 0 {
+            tracing::warn!(count, "secrets in the storage are encrypted from now on");
+            self.overwrite_free_space()?;
+        }
+        Ok(())
+    }
+
+    /// The store writes anew and lets go of what was before, which stays on the device until something else is written
+    /// there. This fills the store, and empties it again.
+    fn overwrite_free_space(&self) -> Result<(), StorageError> {
+        let (mut number, mut left) = (0_u64, MAX_OVERWRITTEN);
+        for size in FILLERS {
+            let filler = vec![0; size];
+            let full = loop {
+                let batch = (left / size).min(FILLERS_AT_ONCE);
+                if batch == 0 {
+                    break false;
+                }
+                let filled = self.store.write::<(), StoreError>(|tx| {
+                    (0..batch).try_for_each(|i| {
+                        let key = number.saturating_add(u64::try_from(i).unwrap_or(0));
+                        tx.put(Table(FILLER), &key.to_be_bytes(), &filler)
+                    })
+                });
+                match filled {
+                    Ok(()) => {
+                        number += u64::try_from(batch).unwrap_or(0);
+                        left -= batch * size;
+                    }
+                    Err(StoreError::Full { .. }) => break true,
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            if !full {
+                tracing::warn!(
+                    bytes = MAX_OVERWRITTEN,
+                    "the device is too large to overwrite all of it: secrets in the clear may be left in its free parts"
+                );
+                break;
+            }
+        }
+        self.remove_filler()
+    }
+
+    /// A crash may have left some.
+    fn remove_filler(&self) -> Result<(), StorageError> {
+        loop {
+            let whole = self.store.write::<bool, StoreError>(|tx| {
+                let page = tx.scan(Table(FILLER), &[], None, FILLERS_AT_ONCE)?;
+                for (key, _) in &page {
+                    tx.delete(Table(FILLER), key)?;
+                }
+                Ok(page.len() == FILLERS_AT_ONCE)
+            })?;
+            if !whole {
+                return Ok(());
+            }
+        }
     }
 
     /// Reads everything but the history.
@@ -118,7 +267,7 @@ impl Storage {
         self.store.read(|tx| {
             let mut loaded = Loaded {
                 head: read_record(tx, META, HEAD)?.unwrap_or_default(),
-                authority: read_record(tx, META, AUTHORITY)?,
+                authority: self.read_secret(tx, META, AUTHORITY)?,
                 ..Loaded::default()
             };
             each(tx, ROUTES, &[], |key, settings: RouteSettings| {
@@ -126,7 +275,7 @@ impl Storage {
                 loaded.routes.push(Route { name, settings });
                 Ok(())
             })?;
-            each(tx, KEYS, &[], |key, record: KeyRecord| {
+            self.each_secret(tx, KEYS, |key, record: KeyRecord| {
                 let id = std::str::from_utf8(key)
                     .ok()
                     .and_then(|id| id.parse().ok())
@@ -134,7 +283,7 @@ impl Storage {
                 loaded.keys.push((id, record));
                 Ok(())
             })?;
-            each(tx, CERTIFICATES, &[], |_, record: CertificateRecord| {
+            self.each_secret(tx, CERTIFICATES, |_, record: CertificateRecord| {
                 loaded.certificates.push(record);
                 Ok(())
             })?;
@@ -164,10 +313,10 @@ impl Storage {
             }
             write_change(tx, edit)?;
             for (id, record) in &edit.keys {
-                put_or_delete(tx, KEYS, id.as_str().as_bytes(), record.as_ref())?;
+                self.put_secret(tx, KEYS, id.as_str().as_bytes(), record.as_ref())?;
             }
             for (sha256, record) in &edit.certificates {
-                put_or_delete(tx, CERTIFICATES, sha256.as_bytes(), record.as_ref())?;
+                self.put_secret(tx, CERTIFICATES, sha256.as_bytes(), record.as_ref())?;
             }
             let oldest = evict(tx, edit)?;
             let head =
@@ -184,7 +333,7 @@ impl Storage {
 
     /// Keeps the development authority.
     pub(super) fn set_authority(&self, authority: &PemRecord) -> Result<(), StorageError> {
-        self.store.write(|tx| put(tx, META, AUTHORITY, authority))
+        self.store.write(|tx| self.put_secret(tx, META, AUTHORITY, Some(authority)))
     }
 
     /// What certify keeps.
@@ -197,9 +346,10 @@ impl Storage {
                 let whole = page.len() == PAGE;
                 after = page.last().map(|(key, _)| key.clone());
                 for (key, value) in page {
+                    let value = reveal(self.vault.as_deref(), ACME, &key, value)?;
                     let name = String::from_utf8(key)
                         .map_err(|error| damaged(ACME, error.as_bytes(), "no text"))?;
-                    records.push((name, Zeroizing::new(value)));
+                    records.push((name, value));
                 }
                 if !whole {
                     return Ok(records);
@@ -216,7 +366,11 @@ impl Storage {
     ) -> Result<(), StorageError> {
         self.store.write(|tx| {
             match record {
-                Some(record) => tx.put(Table(ACME), key.as_bytes(), record)?,
+                Some(record) => {
+                    let record = Zeroizing::new(record.to_vec());
+                    let hidden = hide(self.vault.as_deref(), ACME, key.as_bytes(), record)?;
+                    tx.put(Table(ACME), key.as_bytes(), &hidden)?;
+                }
                 None => {
                     tx.delete(Table(ACME), key.as_bytes())?;
                 }
@@ -264,6 +418,43 @@ impl Storage {
         Ok(net)
     }
 
+    fn read_secret<T: DeserializeOwned>(
+        &self,
+        tx: &ReadTx<'_>,
+        table: &'static str,
+        key: &[u8],
+    ) -> Result<Option<T>, StorageError> {
+        let Some(bytes) = tx.get(Table(table), key)? else { return Ok(None) };
+        let bytes = reveal(self.vault.as_deref(), table, key, bytes)?;
+        decode(table, key, &bytes).map(Some)
+    }
+
+    fn put_secret<T: Serialize>(
+        &self,
+        tx: &mut WriteTx<'_>,
+        table: &'static str,
+        key: &[u8],
+        record: Option<&T>,
+    ) -> Result<(), StorageError> {
+        let Some(record) = record else { return Ok(tx.delete(Table(table), key).map(|_| ())?) };
+        let bytes = super::records::encode(record)
+            .map_err(|error| damaged(table, key, &error.to_string()))?;
+        let hidden = hide(self.vault.as_deref(), table, key, Zeroizing::new(bytes))?;
+        Ok(tx.put(Table(table), key, &hidden)?)
+    }
+
+    fn each_secret<T: DeserializeOwned>(
+        &self,
+        tx: &ReadTx<'_>,
+        table: &'static str,
+        mut f: impl FnMut(&[u8], T) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        each_entry(tx, table, &[], |key, value| {
+            let value = reveal(self.vault.as_deref(), table, key, value)?;
+            f(key, decode(table, key, &value)?)
+        })
+    }
+
     /// How full the store is.
     pub(super) fn usage(&self) -> Result<StorageState, Refusal> {
         let usage = self.store.usage().map_err(StorageError::from)?;
@@ -273,7 +464,7 @@ impl Storage {
 
 /// Puts the schema and a head into an empty store.
 pub(super) fn initialise(tx: &mut WriteTx<'_>, head: &HeadRecord) -> Result<(), StorageError> {
-    put(tx, META, SCHEMA, &SchemaRecord { version: SCHEMA_VERSION })?;
+    put(tx, META, SCHEMA, &SchemaRecord { version: SCHEMA_IN_CLEAR })?;
     put(tx, META, HEAD, head)
 }
 
@@ -327,17 +518,55 @@ fn each<T: DeserializeOwned>(
     prefix: &[u8],
     mut f: impl FnMut(&[u8], T) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
+    each_entry(tx, table, prefix, |key, value| f(key, decode(table, key, &value)?))
+}
+
+fn each_entry(
+    tx: &ReadTx<'_>,
+    table: &'static str,
+    prefix: &[u8],
+    mut f: impl FnMut(&[u8], Vec<u8>) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
         let page = tx.scan(Table(table), prefix, after.as_deref(), PAGE)?;
-        for (key, value) in &page {
-            f(key, decode(table, key, value)?)?;
-        }
         let whole = page.len() == PAGE;
-        after = page.into_iter().next_back().map(|(key, _)| key);
+        after = page.last().map(|(key, _)| key.clone());
+        for (key, value) in page {
+            f(&key, value)?;
+        }
         if !whole {
             return Ok(());
         }
+    }
+}
+
+/// A secret as it is stored.
+fn hide(
+    vault: Option<&Vault>,
+    table: &str,
+    key: &[u8],
+    mut secret: Zeroizing<Vec<u8>>,
+) -> Result<Vec<u8>, StorageError> {
+    match vault {
+        Some(vault) => Ok(vault.seal(table, key, &secret)?),
+        None => Ok(std::mem::take(&mut *secret)),
+    }
+}
+
+/// A secret as it was before it was stored. In an encrypted store nothing counts that is not encrypted: whoever can write
+/// to the device could have put it there.
+fn reveal(
+    vault: Option<&Vault>,
+    table: &'static str,
+    key: &[u8],
+    stored: Vec<u8>,
+) -> Result<Zeroizing<Vec<u8>>, StorageError> {
+    match vault {
+        Some(vault) => {
+            vault.open(table, key, &stored).map_err(|error| damaged(table, key, &error.to_string()))
+        }
+        None => Ok(Zeroizing::new(stored)),
     }
 }
 

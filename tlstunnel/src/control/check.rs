@@ -1,5 +1,6 @@
 //! Settings that are legal and dangerous, found by looking at everything that is in effect.
 
+use certify::schedule::is_ending;
 use config_proto::message::{Check, Finding, MAX_PAGE, Severity};
 use config_proto::model::{BackendHost, Mode, Route, RouteName};
 
@@ -7,13 +8,13 @@ use super::Control;
 use crate::config::unix_now;
 use crate::config::warnings::{certificate_for, coalesces, is_public, terminates};
 use crate::gateway::Snapshot;
-use crate::tls::certificates::Certificate;
+use crate::tls::certificates::{Certificate, Source};
 
 const DAY: i64 = 86_400;
-/// A certificate that ends within this time is dangerous: service ends soon.
-const EXPIRES_SOON: i64 = 7 * DAY;
-/// A certificate that ends within this time is worth a warning: renewal should have happened.
-const EXPIRES_LATER: i64 = 21 * DAY;
+/// In the last third of the time in which a certificate's end is a problem, it is dangerous: service ends soon.
+const DANGER: i64 = 3;
+/// What is left of a certificate is said in hours below this.
+const DAYS_ARE_COUNTED: i64 = 2 * DAY;
 /// The most names that one finding lists.
 const NAMES_LISTED: usize = 5;
 
@@ -32,9 +33,11 @@ impl Control {
             about_route(&active.route, snapshot, &mut findings);
         }
         for certificate in snapshot.certificates.iter() {
-            findings.extend(expiry(certificate, now));
+            findings.extend(expiry(certificate, self.settings.certificate_alert, now));
         }
-        findings.extend(issuance(&self.gateway.certificates.read(), now));
+        let report = self.gateway.certificates.read();
+        findings.extend(issuance(&report, now));
+        findings.extend(files_and_clock(&report));
         findings.extend(unnamed_clients(snapshot));
         if self.settings.v1_key.is_some() {
             findings.push(finding(
@@ -130,20 +133,51 @@ fn names_sharing(route: &Route, snapshot: &Snapshot) -> String {
     }
 }
 
-fn expiry(certificate: &Certificate, now: i64) -> Option<Finding> {
+fn expiry(certificate: &Certificate, alert: i64, now: i64) -> Option<Finding> {
+    let validity = certificate.validity();
+    if !is_ending(validity, alert, now) {
+        return None;
+    }
     let left = certificate.not_after().saturating_sub(now);
     let subject = certificate.names().first().cloned().unwrap_or_default();
     let (severity, message) = match left {
         ..0 => (Severity::Danger, "its certificate has expired".to_owned()),
-        0..EXPIRES_SOON => {
+        0..DAYS_ARE_COUNTED => {
             (Severity::Danger, format!("its certificate ends in {} hours", left / 3600))
         }
-        EXPIRES_SOON..EXPIRES_LATER => {
-            (Severity::Warning, format!("its certificate ends in {} days", left / DAY))
+        _ if is_ending(validity, alert / DANGER, now) => {
+            (Severity::Danger, format!("its certificate ends in {} days", left / DAY))
         }
-        _ => return None,
+        _ => (Severity::Warning, format!("its certificate ends in {} days", left / DAY)),
     };
-    Some(finding(severity, subject, message, "renew it and use tlstunnel-ctl cert set"))
+    let advice = match certificate.source() {
+        Source::Acme => "tlstunnel-ctl status says why it is not renewed",
+        Source::File => "renew it; its files are read again when they change",
+        _ => "renew it and use tlstunnel-ctl cert set",
+    };
+    Some(finding(severity, subject, message, advice))
+}
+
+/// Certificate files that cannot be used any more, and a clock by which no certificate can be judged.
+fn files_and_clock(report: &certify::Report) -> Vec<Finding> {
+    let files = report.files.iter().map(|(file, error)| {
+        finding(
+            Severity::Warning,
+            file,
+            format!("it has changed and is not used, the certificate before it is: {error}"),
+            "write certificate and key anew, both",
+        )
+    });
+    let clock = report.clock_ahead.map(|ahead| {
+        let direction = if ahead > 0 { "ahead" } else { "behind" };
+        finding(
+            Severity::Danger,
+            "clock",
+            format!("the clock is {} minutes {direction}", ahead.saturating_abs() / 60),
+            "set it: renewals come at the wrong time, and certificates seem expired or not valid yet",
+        )
+    });
+    files.chain(clock).collect()
 }
 
 /// What fails on the way to certificates from an authority.

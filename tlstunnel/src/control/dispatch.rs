@@ -56,6 +56,9 @@ impl Control {
             Request::CertSet { chain_pem, key_pem } => {
                 json(configuration.set_certificate(author, chain_pem, key_pem).await?)
             }
+            Request::CertRenew { name } => json(self.renew(&name).await?),
+            Request::CertRevoke { name, reason } => json(self.revoke(&name, reason).await?),
+            Request::CertRollOver => json(self.roll_over().await?),
             Request::KeyAdd { id, role } => json(configuration.add_key(author, &id, role).await?),
             Request::KeyList => json(KeyList { keys: configuration.keys().list() }),
             Request::KeyRemove { id } => json(configuration.remove_key(author, &id).await?),

@@ -9,6 +9,7 @@
 //! Every refusal is counted by its reason. This room must not know how the configuration is stored.
 
 mod answer;
+mod certificates;
 mod check;
 mod dispatch;
 mod page;
@@ -45,6 +46,10 @@ pub struct Settings {
     pub frame_time: Duration,
     /// The key of protocol v1; absent when it is off.
     pub v1_key: Option<Zeroizing<Vec<u8>>>,
+    /// Where the work on certificates takes requests; absent without `--acme`.
+    pub keeper: Option<certify::Requests>,
+    /// Seconds before its end from which on a certificate is a problem.
+    pub certificate_alert: i64,
 }
 
 impl std::fmt::Debug for Settings {
@@ -54,6 +59,8 @@ impl std::fmt::Debug for Settings {
             .field("connections", &self.connections)
             .field("frame_time", &self.frame_time)
             .field("v1", &self.v1_key.is_some())
+            .field("keeper", &self.keeper.is_some())
+            .field("certificate_alert", &self.certificate_alert)
             .finish()
     }
 }

@@ -18,6 +18,8 @@ use crate::counters::{Counters, Histogram, LATENCY_BOUNDS_US};
 use crate::gateway::{Gateway, Snapshot};
 use crate::route::ActiveRoute;
 
+const NO_LABELS: [(&str, &str); 0] = [];
+
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -182,6 +184,18 @@ fn issuance(out: &mut Families<'_>, report: &certify::Report) -> fmt::Result {
         counter(f, &[("result", "obtained")], report.obtained)?;
         counter(f, &[("result", "failed")], report.failed)
     })?;
+    out.family(
+        "clock_ahead_seconds",
+        "Seconds that the clock is ahead of the authority's; 0 when it is right",
+        MetricType::Gauge,
+        |f| gauge(f, &NO_LABELS, report.clock_ahead.unwrap_or(0)),
+    )?;
+    out.family(
+        "certificate_file_errors",
+        "Certificate files that have changed and cannot be used",
+        MetricType::Gauge,
+        |f| report.files.keys().try_for_each(|file| gauge(f, &[("file", file.clone())], 1)),
+    )?;
     let of_authority = report.authority.as_ref().map_or(0, |problem| problem.failures.into());
     out.gauge("acme_authority_failures", "Failures in a row for all names", None, of_authority)?;
     out.family("acme_failures", "Failures in a row of a name", MetricType::Gauge, |f| {

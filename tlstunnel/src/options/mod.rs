@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use certify::options::AcmeOptions;
+use certify::options::{AcmeOptions, FileOptions};
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config_proto::model::normalize_host;
@@ -60,18 +60,27 @@ pub enum StorageCommand {
         /// The file or block device.
         #[arg(long, env = "TLSTUNNEL_STORAGE")]
         storage: PathBuf,
+        /// The file with the key that it is encrypted with.
+        #[arg(long, env = "TLSTUNNEL_STORAGE_KEY_FILE")]
+        storage_key_file: Option<PathBuf>,
     },
     /// Reads everything on it and says whether it is sound.
     Check {
         /// The file or block device.
         #[arg(long, env = "TLSTUNNEL_STORAGE")]
         storage: PathBuf,
+        /// The file with the key that it is encrypted with.
+        #[arg(long, env = "TLSTUNNEL_STORAGE_KEY_FILE")]
+        storage_key_file: Option<PathBuf>,
     },
     /// Writes the routes that the original's layout (v1) can hold to a new file, and lists those it cannot.
     ExportV1 {
         /// The file or block device.
         #[arg(long, env = "TLSTUNNEL_STORAGE")]
         storage: PathBuf,
+        /// The file with the key that it is encrypted with.
+        #[arg(long, env = "TLSTUNNEL_STORAGE_KEY_FILE")]
+        storage_key_file: Option<PathBuf>,
         /// The image to write; it must not exist.
         out: PathBuf,
     },
@@ -126,7 +135,7 @@ pub struct Options {
 }
 
 /// Where names and keys are kept.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageOptions {
     /// A file or block device for names, keys and certificates; without it they are lost at exit
@@ -147,10 +156,39 @@ pub struct StorageOptions {
           value_parser = duration)]
     pub storage_wait: Duration,
 
+    /// A file with the key that private keys and control keys are encrypted with in the storage: at least 32 random
+    /// bytes, as `openssl rand -base64 32` makes them. The first start with it encrypts what is there
+    #[arg(long, env = "TLSTUNNEL_STORAGE_KEY_FILE", value_name = "FILE")]
+    pub storage_key_file: Option<PathBuf>,
+
+    /// The same key itself, where there are no files; other users of this machine can see it here
+    #[arg(
+        long,
+        env = "TLSTUNNEL_STORAGE_KEY",
+        hide_env_values = true,
+        value_name = "TEXT",
+        conflicts_with = "storage_key_file"
+    )]
+    pub storage_key: Option<String>,
+
     /// Generations of the configuration that are kept for history, diff and rollback
     #[arg(long, env = "TLSTUNNEL_HISTORY", default_value_t = 1000, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub history: u32,
+}
+
+impl std::fmt::Debug for StorageOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StorageOptions")
+            .field("storage", &self.storage)
+            .field("storage_size", &self.storage_size)
+            .field("format", &self.format)
+            .field("storage_wait", &self.storage_wait)
+            .field("storage_key_file", &self.storage_key_file)
+            .field("storage_key", &self.storage_key.as_ref().map(|_| ".."))
+            .field("history", &self.history)
+            .finish()
+    }
 }
 
 /// Where connections come in.
@@ -259,18 +297,9 @@ impl std::fmt::Debug for ControlOptions {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Certificates")]
 pub struct CertificateOptions {
-    /// A PEM file with a certificate and its intermediates; repeatable, each with its --cert-key
-    #[arg(long = "cert", env = "TLSTUNNEL_CERT", value_delimiter = ',', value_name = "FILE")]
-    pub certs: Vec<PathBuf>,
-
-    /// The PEM file with the private key of the --cert at the same place in the list
-    #[arg(
-        long = "cert-key",
-        env = "TLSTUNNEL_CERT_KEY",
-        value_delimiter = ',',
-        value_name = "FILE"
-    )]
-    pub cert_keys: Vec<PathBuf>,
+    /// Those that somebody else renews.
+    #[command(flatten)]
+    pub files: FileOptions,
 
     /// For development: a wildcard certificate for each of --domains from a CA of its own, made once
     #[arg(long, env = "TLSTUNNEL_SELF_SIGNED", value_parser = BoolishValueParser::new())]
@@ -450,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_key_is_not_shown_in_debug_output() {
-        let line = parse(&["--key", "very-secret"]).unwrap();
+        let line = parse(&["--key", "very-secret", "--storage-key", "very-secret"]).unwrap();
         assert!(!format!("{line:?}").contains("very-secret"));
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use certify::files::Files;
 use certify::http::Resolve;
 use certify::options::AcmeOptions;
 use certify::schedule::Validity;
@@ -19,9 +20,10 @@ use crate::backend::Resolver;
 use crate::config::Configuration;
 use crate::config::warnings::{offers_h2, terminates};
 use crate::gateway::{Gateway, Phase, Snapshot};
+use crate::options::Options;
 use crate::tls::certificates::{Certificate, Source};
 
-/// The work, ready to be spawned; none without `--acme`. It ends when the gateway begins to stop.
+/// The work, ready to run; none without `--acme`.
 ///
 /// # Errors
 /// When `--acme-ca` cannot be read or used.
@@ -29,7 +31,7 @@ pub(super) fn keeper(
     options: &AcmeOptions,
     gateway: &Arc<Gateway>,
     configuration: &Configuration,
-) -> Result<Option<impl Future<Output = ()> + Send + use<>>, RunError> {
+) -> Result<Option<Keeper<Registered>>, RunError> {
     let Some(settings) = options.settings() else { return Ok(None) };
     let client = options.client(Addresses(gateway.resolver.clone()))?;
     let clock = certify::system_clock();
@@ -51,13 +53,35 @@ pub(super) fn keeper(
     if let Some(txt) = txt {
         keeper = keeper.with_txt(txt);
     }
-    let mut phase = gateway.phase.subscribe();
-    Ok(Some(async move {
-        tokio::select! {
-            () = keeper.run() => {}
-            _ = phase.wait_for(|phase| *phase != Phase::Serving) => {}
+    Ok(Some(keeper))
+}
+
+/// Reads certificate files again when they change.
+pub(super) fn watch(
+    files: Files,
+    options: &Options,
+    gateway: &Gateway,
+    configuration: &Configuration,
+) -> impl Future<Output = ()> + Send + use<> {
+    let configuration = configuration.clone();
+    let replace = move |replacement| {
+        let configuration = configuration.clone();
+        async move {
+            let replaced = configuration.replace_from_file(replacement).await;
+            replaced.map_err(|refusal| refusal.message)
         }
-    }))
+    };
+    let every = options.certificates.files.poll();
+    files.watch(every, certify::system_clock(), gateway.certificates.clone(), replace)
+}
+
+/// Runs `work` until the gateway begins to stop.
+pub(super) async fn while_serving(gateway: Arc<Gateway>, work: impl Future<Output = ()>) {
+    let mut phase = gateway.phase.subscribe();
+    tokio::select! {
+        () = work => {}
+        _ = phase.wait_for(|phase| *phase != Phase::Serving) => {}
+    }
 }
 
 /// The names of the directory are resolved as those of backends are.
@@ -80,7 +104,7 @@ impl Resolve for Addresses {
 }
 
 /// The names that are registered, and those that options name.
-struct Registered {
+pub(super) struct Registered {
     gateway: Arc<Gateway>,
     configuration: Configuration,
     /// Names and wildcards that are wanted whether there is a route or not.

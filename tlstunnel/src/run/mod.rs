@@ -25,8 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 use crate::backend::{Resolver, ResolverOptions};
-use crate::config::certificates::CertificateFileError;
-use crate::config::{Configuration, OpenError, Start, certificates as given, open};
+use crate::config::{Configuration, OpenError, Start, open};
 use crate::control::Control;
 use crate::gateway::{Gateway, Phase};
 use crate::observe::metrics::Metrics;
@@ -49,7 +48,7 @@ pub enum RunError {
     Key(#[from] KeyError),
     /// Certificates from files.
     #[error(transparent)]
-    Certificates(#[from] CertificateFileError),
+    Certificates(#[from] certify::files::FileError),
     /// Storage.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -94,11 +93,13 @@ pub fn run(
     // Listeners first: a port that is taken is found out before the storage is touched.
     let listeners = Listeners::open(&options.listen)?;
     let keys = key::administrator(options)?;
+    let files = options.certificates.files.load(certify::system_clock()())?;
     let start = Start {
         name: options.name.clone(),
         administrator: keys.key,
-        certificates: given::from_files(&options.certificates)?,
+        certificates: files.certificates(),
         self_signed: options.certificates.self_signed,
+        vault: open::vault(&options.storage)?,
     };
     let store = open::store(&options.storage)?;
     let settings = crate::config::Settings {
@@ -114,6 +115,7 @@ pub fn run(
     )?;
     write_authority(options, authority)?;
 
+    let keeper = self::certificates::keeper(&options.acme, &gateway, &configuration)?;
     let control = Control::new(
         Arc::clone(&gateway),
         configuration.clone(),
@@ -122,6 +124,8 @@ pub fn run(
             connections: options.control.control_connections,
             frame_time: options.control.control_timeout,
             v1_key: keys.v1,
+            keeper: keeper.as_ref().map(certify::Keeper::requests),
+            certificate_alert: options.certificates.files.alert(),
         },
     );
     let metrics = Arc::new(Metrics::new(
@@ -130,7 +134,6 @@ pub fn run(
         syslog.as_ref().map(SyslogSender::dropped),
     ));
 
-    let keeper = self::certificates::keeper(&options.acme, &gateway, &configuration)?;
     let addresses = listeners.addresses()?;
     let workers = start_workers(options, &gateway, &listeners)?;
     let served: Result<(), RunError> = runtime.block_on(async {
@@ -146,8 +149,10 @@ pub fn run(
         }
         tokio::spawn(configuration.clone().watch_confirmations());
         if let Some(keeper) = keeper {
-            tokio::spawn(keeper);
+            tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), keeper.run()));
         }
+        let watching = self::certificates::watch(files, options, &gateway, &configuration);
+        tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), watching));
         if let Some(syslog) = syslog {
             tokio::spawn(syslog.run());
         }

@@ -1,4 +1,4 @@
-//! `cert list` and `cert set`.
+//! `cert list`, `cert set` and what the gateway has the authority do.
 
 use std::path::Path;
 
@@ -46,6 +46,16 @@ pub(super) fn read(chain: &Path, key: &Path) -> Result<Pair, Failure> {
 pub(super) fn set(session: &mut Session, output: &mut Output, pair: Pair) -> Result<(), Failure> {
     let request = Request::CertSet { chain_pem: pair.chain, key_pem: Sealed(pair.key) };
     let changed = session.ask(&request)?;
+    print_changed(output, &changed)
+}
+
+/// What the gateway has the authority do.
+pub(super) fn ask(
+    session: &mut Session,
+    output: &mut Output,
+    request: &Request,
+) -> Result<(), Failure> {
+    let changed = session.ask(request)?;
     print_changed(output, &changed)
 }
 

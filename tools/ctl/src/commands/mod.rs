@@ -7,12 +7,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use config_proto::message::Changed;
+use config_proto::message::{Changed, Request};
 
 use crate::context::Target;
 use crate::failure::Failure;
 use crate::options::{
-    CertCommand, Command, ConnectionOptions, ContextCommand, KeyCommand, Options,
+    AccountCommand, CertCommand, Command, ConnectionOptions, ContextCommand, KeyCommand, Options,
 };
 use crate::output::{Output, human, warn};
 use crate::session::Session;
@@ -83,6 +83,16 @@ fn dispatch(
         Command::Cert(CertCommand::Set { cert, key }) => {
             let pair = certificates::read(&cert, &key)?;
             certificates::set(&mut session()?, output, pair)
+        }
+        Command::Cert(CertCommand::Renew { name }) => {
+            certificates::ask(&mut session()?, output, &Request::CertRenew { name })
+        }
+        Command::Cert(CertCommand::Revoke { name, reason }) => {
+            let request = Request::CertRevoke { name, reason: reason.into() };
+            certificates::ask(&mut session()?, output, &request)
+        }
+        Command::Cert(CertCommand::Account(AccountCommand::Rollover)) => {
+            certificates::ask(&mut session()?, output, &Request::CertRollOver)
         }
         Command::Key(KeyCommand::Add { id, role, out }) => {
             keys::add(session, output, id, role, out.as_deref())

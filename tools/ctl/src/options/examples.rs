@@ -100,7 +100,10 @@ Examples:
 pub(super) const CERT: &str = "\
 Examples:
   tlstunnel-ctl cert list
-  tlstunnel-ctl cert set --cert fullchain.pem --key privkey.pem";
+  tlstunnel-ctl cert set --cert fullchain.pem --key privkey.pem
+  tlstunnel-ctl cert renew blog.example.org
+  tlstunnel-ctl cert revoke blog.example.org --reason key-compromise
+  tlstunnel-ctl cert account rollover";
 
 pub(super) const KEY: &str = "\
 Examples:

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use config_proto::message::Role;
+use config_proto::message::{RevocationReason, Role};
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -161,7 +161,7 @@ pub(crate) enum Command {
     /// Look for settings that are legal and dangerous; exits with 1 if there is a danger
     #[command(after_help = examples::CHECK)]
     Check,
-    /// List and set certificates
+    /// List, set, renew and revoke certificates
     #[command(subcommand, after_help = examples::CERT)]
     Cert(CertCommand),
     /// Make, list and remove control keys
@@ -213,6 +213,56 @@ pub(crate) enum CertCommand {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
+    /// Have the authority issue a new certificate for a name now, whatever the age of the one in use
+    Renew {
+        /// Host name
+        name: String,
+    },
+    /// Have the authority revoke the certificate in use for a name; a new one with a new key takes its place
+    Revoke {
+        /// Host name
+        name: String,
+        /// Why
+        #[arg(long, value_enum, default_value_t = Reason::Unspecified)]
+        reason: Reason,
+    },
+    /// The account with the authority
+    #[command(subcommand)]
+    Account(AccountCommand),
+}
+
+/// What to do with the account with the authority.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Give the account a new key
+    Rollover,
+}
+
+/// Why a certificate is revoked.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Reason {
+    /// None is given
+    Unspecified,
+    /// Somebody else may have the key
+    KeyCompromise,
+    /// The holder's name or organisation changed
+    AffiliationChanged,
+    /// Another certificate took its place
+    Superseded,
+    /// The name is served no more
+    CessationOfOperation,
+}
+
+impl From<Reason> for RevocationReason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Unspecified => Self::Unspecified,
+            Reason::KeyCompromise => Self::KeyCompromise,
+            Reason::AffiliationChanged => Self::AffiliationChanged,
+            Reason::Superseded => Self::Superseded,
+            Reason::CessationOfOperation => Self::CessationOfOperation,
+        }
+    }
 }
 
 /// What to do with control keys.

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use config_proto::message::{KeyAdded, RefusalCode, Request, Sealed};
+use config_proto::message::{KeyAdded, RefusalCode, Request, RevocationReason, Sealed};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, FakeGateway, Home, Run, changed, refusal};
@@ -154,6 +154,25 @@ fn a_certificate_and_its_key_are_sent_and_not_confused() {
     let sent =
         Request::CertSet { chain_pem: certificate.to_owned(), key_pem: Sealed(private.to_owned()) };
     assert_eq!(gateway.requests(), [sent]);
+}
+
+#[test]
+fn what_the_authority_shall_do_is_asked_of_the_gateway() {
+    let gateway = FakeGateway::start(|_| changed("noted", None));
+    let home = Home::new();
+    home.ask(&gateway, &["cert", "renew", "blog"]).code(0);
+    home.ask(&gateway, &["cert", "revoke", "blog"]).code(0);
+    home.ask(&gateway, &["cert", "revoke", "blog", "--reason", "key-compromise"]).code(0);
+    home.ask(&gateway, &["cert", "account", "rollover"]).code(0);
+    home.ask(&gateway, &["cert", "revoke", "blog", "--reason", "boredom"]).code(2);
+    let name = || "blog".to_owned();
+    let sent = [
+        Request::CertRenew { name: name() },
+        Request::CertRevoke { name: name(), reason: RevocationReason::Unspecified },
+        Request::CertRevoke { name: name(), reason: RevocationReason::KeyCompromise },
+        Request::CertRollOver,
+    ];
+    assert_eq!(gateway.requests(), sent);
 }
 
 const SECRET: &str = "ICEiIyQlJicoKSorLC0uLw==";
