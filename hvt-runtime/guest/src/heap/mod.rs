@@ -1,8 +1,9 @@
 //! The allocator behind `malloc`: size classes in slabs, everything larger in runs of pages.
 //!
 //! It is made for one processor without preemption, so it has no locks and no per-thread caches, and for a server that
-//! runs for months, so it gives an empty slab's pages back and joins free neighbours at once. It must not know where its
-//! memory comes from: [`Heap::new`] takes any region, so that the same code is tested on a host.
+//! runs for months, so it gives an empty slab's pages back and joins free neighbours at once, and what nobody wants for a
+//! while goes back to the host ([`Heap::return_idle`]). It must not know where its memory comes from: [`Heap::new`] takes
+//! any region, so that the same code is tested on a host.
 //!
 //! # Way of a request
 //!
@@ -29,7 +30,7 @@ pub struct Usage {
     pub held: usize,
     /// The highest value that `held` had.
     pub held_peak: usize,
-    /// Pages that were ever handed out: what the host had to provide.
+    /// Pages that the host had to provide: handed out at some time, and not returned since.
     pub touched: usize,
     /// The largest run that could be handed out now.
     pub largest_free: usize,
@@ -162,6 +163,15 @@ impl Heap {
         // SAFETY: the caller gives the old block up.
         unsafe { self.free(block)? };
         Ok(Some(new))
+    }
+
+    /// Gives memory back that nobody wanted since the last call: `give` gets whole pages, as an address and a length in
+    /// bytes, and says whether the host took them; they read as zero then. How many bytes it took.
+    ///
+    /// To be called now and then, not more often than memory should be kept: each page that is wanted again costs the
+    /// host's time to provide it.
+    pub fn return_idle(&mut self, give: impl FnMut(*mut u8, usize) -> bool) -> usize {
+        self.pages.return_idle(give)
     }
 
     /// What the heap holds now.

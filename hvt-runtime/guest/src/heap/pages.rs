@@ -3,6 +3,10 @@
 //! A side table has one [`Page`] for each page of the region. Free runs hang in lists by length; a run's first and last
 //! page know its length, so that a released run finds its free neighbours. Pages above `top` were never handed out or
 //! have all come back: they are in no list.
+//!
+//! Long free runs can go back to the host ([`PageMap::return_idle`]). They stay where they are in the lists; the host
+//! provides zeroed pages when they are touched again. That costs more than keeping them, so only a run that nobody has
+//! wanted for a while goes.
 
 use core::ops::{Index, IndexMut};
 
@@ -17,6 +21,12 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Lists for runs of 1 to 63 pages, each its own length; above, four lists per doubling up to 2²⁰ pages (4 GiB).
 const EXACT: usize = 64;
 const BINS: usize = EXACT + 4 * 15;
+
+/// Free runs below so many pages stay with us: returning them would cost a call each and bring little.
+pub(super) const RETURNED_LEAST: u32 = 16;
+
+/// The most runs that one call of [`PageMap::return_idle`] returns, to bound its time.
+const RETURNED_MOST: usize = 64;
 
 /// What a page belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +48,9 @@ pub(super) enum Kind {
 pub(super) struct Page {
     /// What it belongs to; the other fields' meaning depends on it.
     pub(super) kind: Kind,
-    /// Slab: the class of its objects.
+    /// Slab: the class of its objects. First page of a free run: 1 when the host has its pages.
     pub(super) class: u8,
-    /// Slab: objects in use.
+    /// Slab: objects in use. First page of a free run: the age of the map when it became free.
     pub(super) used: u16,
     /// Slab: objects it has room for.
     pub(super) capacity: u16,
@@ -71,6 +81,12 @@ pub(super) struct PageMap {
     touched: u32,
     held: u32,
     held_peak: u32,
+    /// Pages of listed runs that the host has.
+    returned: u32,
+    /// How often [`PageMap::return_idle`] was called.
+    age: u16,
+    /// The age when `top` last came down, or a run there was taken.
+    top_age: u16,
     bins: [u32; BINS],
     occupied: u128,
 }
@@ -92,6 +108,9 @@ impl PageMap {
             touched: 0,
             held: 0,
             held_peak: 0,
+            returned: 0,
+            age: 0,
+            top_age: 0,
             bins: [NONE; BINS],
             occupied: 0,
         }
@@ -212,6 +231,39 @@ impl PageMap {
         true
     }
 
+    /// Gives the host the pages of long free runs that were free at the last call already. `give` gets an address and a
+    /// length in bytes and says whether the host took them. How many bytes it took.
+    pub(super) fn return_idle(&mut self, mut give: impl FnMut(*mut u8, usize) -> bool) -> usize {
+        let mut taken = 0;
+        let mut calls = 0;
+        if self.touched - self.top >= RETURNED_LEAST && self.top_age != self.age {
+            let bytes = (self.touched - self.top) as usize * PAGE;
+            calls += 1;
+            if give(self.address(self.top), bytes) {
+                self.touched = self.top;
+                taken += bytes;
+            }
+        }
+        for bin in bin_of(RETURNED_LEAST)..BINS {
+            let mut run = self.bins[bin];
+            while run != NONE && calls < RETURNED_MOST {
+                let page = &self[run];
+                let (count, next) = (page.link, page.next);
+                if page.class == 0 && page.used != self.age {
+                    calls += 1;
+                    if give(self.address(run), count as usize * PAGE) {
+                        self[run].class = 1;
+                        self.returned += count;
+                        taken += count as usize * PAGE;
+                    }
+                }
+                run = next;
+            }
+        }
+        self.age = self.age.wrapping_add(1);
+        taken
+    }
+
     /// Puts a slab in front of `next` in the list of slabs with room.
     #[inline]
     pub(super) fn link_before(&mut self, page: u32, next: u32) {
@@ -249,7 +301,7 @@ impl PageMap {
             capacity: self.count as usize * PAGE,
             held: self.held as usize * PAGE,
             held_peak: self.held_peak as usize * PAGE,
-            touched: self.touched as usize * PAGE,
+            touched: (self.touched - self.returned) as usize * PAGE,
             largest_free: largest as usize * PAGE,
         }
     }
@@ -286,6 +338,7 @@ impl PageMap {
         let end = self.top.checked_add(count).filter(|&end| end <= self.count)?;
         let run = self.top;
         self.top = end;
+        self.top_age = self.age;
         self.touched = self.touched.max(end);
         self[run].link = count;
         Some(run)
@@ -308,12 +361,15 @@ impl PageMap {
         if first + count == self.top {
             self[first].kind = Kind::Inside;
             self.top = first;
+            self.top_age = self.age;
             return;
         }
         for end in [first, first + count - 1] {
             self[end].kind = Kind::Free;
             self[end].link = count;
         }
+        let age = self.age;
+        (self[first].class, self[first].used) = (0, age);
         let bin = bin_of(count);
         self.link_before(first, self.bins[bin]);
         self.bins[bin] = first;
@@ -329,6 +385,9 @@ impl PageMap {
             if self.bins[bin] == NONE {
                 self.occupied &= !(1 << bin);
             }
+        }
+        if self[first].class == 1 {
+            self.returned -= count;
         }
         self.unlink(first);
         self[first].kind = Kind::Inside;

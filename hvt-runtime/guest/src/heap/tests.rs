@@ -1,35 +1,39 @@
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-
 use proptest::prelude::*;
 
 use super::*;
 
 const MIB: usize = 1 << 20;
 
-/// A zeroed region of host memory with a heap over it.
+/// A region of host memory, zeroed and provided as it is touched, with a heap over it.
 struct Region {
     start: *mut u8,
-    layout: Layout,
+    len: usize,
     heap: Heap,
 }
 
 impl Region {
     fn new(len: usize) -> Self {
-        let layout = Layout::from_size_align(len, 4096).unwrap();
-        // SAFETY: the layout is not empty.
-        let start = unsafe { alloc_zeroed(layout) };
+        let (rights, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping touches nothing that exists.
+        let start = unsafe { libc::mmap(core::ptr::null_mut(), len, rights, flags, -1, 0) };
+        assert_ne!(start, libc::MAP_FAILED);
+        // Pages are counted one by one.
+        // SAFETY: the mapping is this value's, and the advice changes no content.
+        unsafe { libc::madvise(start, len, libc::MADV_NOHUGEPAGE) };
+        let start = start.cast();
         // SAFETY: fresh, zeroed, and owned by this value until it is dropped.
         let heap = unsafe { Heap::new(start, len) };
-        Self { start, layout, heap }
+        Self { start, len, heap }
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with the same layout.
-        unsafe { dealloc(self.start, self.layout) };
+        // SAFETY: mapped in `new` with the same length.
+        unsafe { libc::munmap(self.start.cast(), self.len) };
     }
 }
 
@@ -83,6 +87,7 @@ enum Step {
     Zeroed(usize),
     Resize(usize, usize),
     Free(usize),
+    Return,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -93,6 +98,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => size.clone().prop_map(Step::Zeroed),
         2 => (any::<usize>(), size).prop_map(|(which, size)| Step::Resize(which, size)),
         4 => any::<usize>().prop_map(Step::Free),
+        1 => Just(Step::Return),
     ]
 }
 
@@ -138,6 +144,14 @@ proptest! {
                     // SAFETY: the block is live and forgotten here.
                     unsafe { heap.free(block.at) }.unwrap();
                 }
+                Step::Return => {
+                    heap.return_idle(|at, len| {
+                        // What the host has is zero when it comes back, and was nobody's.
+                        // SAFETY: the heap gives pages of its region that are in no block.
+                        unsafe { at.write_bytes(0, len) };
+                        len % 3 != 0
+                    });
+                }
                 _ => {}
             }
             for block in &live {
@@ -150,6 +164,8 @@ proptest! {
             // SAFETY: the block is live and forgotten here.
             unsafe { heap.free(block.at) }.unwrap();
         }
+        let usage = heap.usage();
+        prop_assert!(usage.held <= usage.touched && usage.touched <= usage.capacity);
         // What is left is at most one empty slab per class, and one large block fits again.
         prop_assert!(heap.usage().held <= size_class::COUNT * 16 * 4096);
     }
@@ -202,6 +218,72 @@ fn churn_does_not_fragment() {
     assert!(usage.held <= size_class::COUNT * 16 * 4096, "{usage:?}");
     // The slabs that are kept lie scattered, but they go when the room is needed.
     assert!(heap.allocate(95 * MIB).is_some(), "{usage:?}");
+}
+
+/// How many pages of a region the host provides.
+fn resident(region: &Region) -> usize {
+    let mut pages = vec![0_u8; region.len / 4096];
+    // SAFETY: the region is mapped whole, and the vector has a byte for each of its pages.
+    let result = unsafe { libc::mincore(region.start.cast(), region.len, pages.as_mut_ptr()) };
+    assert_eq!(result, 0);
+    pages.iter().filter(|&&page| page & 1 == 1).count()
+}
+
+/// After a high load the host gets its memory back, and a steady load keeps what it uses.
+#[test]
+fn memory_that_nobody_wants_goes_back_to_the_host() {
+    let mut region = Region::new(96 * MIB);
+    let give = |at: *mut u8, len: usize| {
+        // SAFETY: whole pages of the region, which is plain private memory, in no block.
+        unsafe { libc::madvise(at.cast(), len, libc::MADV_DONTNEED) == 0 }
+    };
+    let mut numbers = Numbers(7);
+    let mut live: Vec<Block> = Vec::new();
+    let mut high_load = |heap: &mut Heap, live: &mut Vec<Block>| {
+        let mut in_use = 0;
+        while in_use < 64 * MIB {
+            let len = numbers.size();
+            live.push(Block::fill(heap.allocate(len).unwrap(), len, 7));
+            in_use += len;
+        }
+    };
+    high_load(&mut region.heap, &mut live);
+    assert!(resident(&region) > 64 * MIB / 4096);
+    assert_eq!(region.heap.return_idle(give), 0, "nothing was idle");
+    // Nine of ten go; what stays lies everywhere between them.
+    for (number, block) in std::mem::take(&mut live).into_iter().enumerate() {
+        if number % 10 == 0 {
+            live.push(block);
+        } else {
+            // SAFETY: live, and forgotten here.
+            unsafe { region.heap.free(block.at) }.unwrap();
+        }
+    }
+    assert_eq!(region.heap.return_idle(give), 0, "free for too short a time");
+    let held = region.heap.usage().held;
+    while region.heap.return_idle(give) > 0 {}
+    let usage = region.heap.usage();
+    let table = region.len - usage.capacity;
+    let kept = resident(&region) * 4096;
+    println!("held {} KiB, kept {} KiB", held / 1024, kept / 1024);
+    assert!(kept <= usage.touched + table && usage.touched < held * 2, "{kept} {usage:?}");
+    for block in &live {
+        block.check(block.len);
+    }
+    // It comes back as needed, zeroed where that is asked for.
+    high_load(&mut region.heap, &mut live);
+    for block in std::mem::take(&mut live) {
+        block.check(block.len);
+        // SAFETY: live, and forgotten here.
+        unsafe { region.heap.free(block.at) }.unwrap();
+    }
+    let zeroed = region.heap.allocate_zeroed(10 * MIB).unwrap();
+    Block { at: zeroed, len: 10 * MIB, mark: 0 }.check(10 * MIB);
+    // SAFETY: live, and not used afterwards.
+    unsafe { region.heap.free(zeroed) }.unwrap();
+    while region.heap.return_idle(give) > 0 || resident(&region) > 2 * MIB / 4096 + table / 4096 {
+        assert!(region.heap.usage().touched > 0);
+    }
 }
 
 #[test]
