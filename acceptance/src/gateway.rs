@@ -30,6 +30,8 @@ pub struct Gateway {
     pub control: SocketAddr,
     /// Where metrics are read.
     pub metrics: SocketAddr,
+    /// Where delegated zones are answered for, if options ask for it.
+    pub dns: Option<SocketAddr>,
 }
 
 impl Gateway {
@@ -53,6 +55,7 @@ impl Gateway {
             http: nowhere,
             control: nowhere,
             metrics: nowhere,
+            dns: None,
         };
         gateway.spawn();
         gateway
@@ -104,6 +107,7 @@ impl Gateway {
         self.http = address("http");
         self.control = address("control");
         self.metrics = address("metrics");
+        self.dns = bound["dns"][0].as_str().and_then(|address| address.parse().ok());
     }
 
     /// Gives the next process another value of `option`.

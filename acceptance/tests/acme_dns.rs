@@ -54,7 +54,8 @@ impl World {
     /// Whether a client that trusts pebble's root alone reaches the backend by this name.
     fn served(&self, name: &str) -> bool {
         let config = client::config(&self.pebble.root_file(), &[]);
-        let host = format!("{name}.{DOMAIN}");
+        let host =
+            if name.ends_with(".test") { name.to_owned() } else { format!("{name}.{DOMAIN}") };
         client::connect(self.gateway.https, &host, &config)
             .and_then(|mut tls| client::get(&mut tls, &host, "/"))
             .is_ok_and(|answer| answer.contains("backend site"))
@@ -186,4 +187,82 @@ fn kill_9_at_every_request_leaves_no_record_behind() {
         let record = format!("_acme-challenge.step{step}.{DOMAIN}");
         server.wait_for("the record is gone", &record, "TXT", <[String]>::is_empty);
     }
+}
+
+/// An address of the loopback that no other test has: the process id, so that tests beside each other differ.
+fn own_address(number: u8) -> Ipv4Addr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 + number, high, low)
+}
+
+/// Whether port 53 may be opened here; where tests must not be skipped it is said aloud.
+fn port_53_is_ours(address: Ipv4Addr) -> bool {
+    let bound = std::net::UdpSocket::bind((address, 53));
+    if let Err(error) = &bound {
+        assert!(
+            std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"),
+            "port 53 cannot be opened: {error}; this test needs root"
+        );
+        println!("SKIPPED: port 53 cannot be opened: {error}; this test needs root");
+    }
+    bound.is_ok()
+}
+
+/// The gateway answers for delegated zones: BIND follows the delegation, and pebble asks BIND.
+#[test]
+fn a_wildcard_needs_no_key_where_the_challenge_is_delegated() {
+    let own = own_address(0);
+    if !Pebble::available() || !Kind::Bind.available() || !port_53_is_ours(own) {
+        return;
+    }
+    let address = free_port(Ipv4Addr::LOCALHOST.into());
+    let mut parent = Zone::new(DOMAIN, address.ip(), Policy::Closed);
+    parent.records = "_acme-challenge NS gateway.elsewhere.test.".to_owned();
+    let mut other = Zone::new("elsewhere.test", address.ip(), Policy::Closed);
+    other.records = format!(
+        "gateway A {own}\nacme NS gateway\n_acme-challenge.sub CNAME sub.acme.elsewhere.test.\n"
+    );
+    let mut setup = Setup::new(Kind::Bind, address).with(parent).with(other);
+    setup.recursion = true;
+    let server = setup.start();
+
+    let (listen, wildcard) = (format!("{own}:53"), format!("*.{DOMAIN}"));
+    let resolver = address.to_string();
+    let mut world = World::start(
+        address,
+        &[
+            "--acme-dns-listen",
+            &listen,
+            "--acme-dns-zone",
+            &format!("{CHALLENGE},acme.elsewhere.test"),
+            "--acme-dns-name-server",
+            "gateway.elsewhere.test",
+            "--acme-domain",
+            &wildcard,
+            "--name-server",
+            &resolver,
+        ],
+    );
+    world.add("blog", &[]);
+    world.wait_for("blog");
+    assert!(world.names("blog").contains(&wildcard));
+    assert_eq!(world.orders(), 1);
+    assert_eq!(world.gateway.dns.map(|address| address.to_string()), Some(listen));
+    assert_eq!(server.ask(CHALLENGE, "NS"), ["gateway.elsewhere.test."]);
+    server.wait_for("the record is gone", CHALLENGE, "TXT", <[String]>::is_empty);
+
+    // What is a CNAME into another zone of the gateway is found as well.
+    world.add("*.sub.elsewhere.test", &[]);
+    world.wait_for("deep.sub.elsewhere.test");
+
+    // What leads nowhere says which record is missing.
+    world.add("*.lost.elsewhere.test", &[]);
+    eventually("the missing record is in status", || {
+        let missing = "_acme-challenge.lost.elsewhere.test. NS gateway.elsewhere.test.";
+        world.problems().contains(missing)
+    });
+    // Port 53 is free again for a successor.
+    world.gateway.stop("TERM");
+    world.gateway.spawn();
+    assert!(world.served("blog"));
 }

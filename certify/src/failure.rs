@@ -1,11 +1,9 @@
 //! Why an attempt failed: who is to blame, and how soon it makes sense to try again.
 
-use std::error::Error as _;
-
 use instant_acme::Error;
 
 use crate::host::HostError;
-use crate::http::TransportError;
+use crate::http::{TransportError, chain};
 use crate::requests::RequestError;
 use crate::schedule::Pace;
 
@@ -115,16 +113,4 @@ impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
         Self::local(error.to_string())
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &TransportError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

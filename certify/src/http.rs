@@ -15,11 +15,13 @@ use http::header::{DATE, HOST, HeaderValue, LINK, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -62,16 +64,16 @@ pub enum TransportError {
     #[error(transparent)]
     ServerName(#[from] InvalidDnsNameError),
     /// What comes is no HTTP, or ends early.
-    #[error("the connection to the authority failed")]
+    #[error("the connection failed")]
     Http(#[from] hyper::Error),
     /// More than [`MAX_ANSWER`], or a broken body.
-    #[error("the authority's answer is too large or broken: {0}")]
+    #[error("the answer is too large or broken: {0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
     /// Not within [`REQUEST_TIME`].
-    #[error("the authority did not answer within 30 seconds")]
+    #[error("there is no answer within 30 seconds")]
     Slow,
     /// A status that says that the server cannot now.
-    #[error("the authority answers {status}")]
+    #[error("the server answers {status}")]
     Unavailable {
         /// The status.
         status: StatusCode,
@@ -193,6 +195,18 @@ impl Client {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Sends a request to whom it is addressed, https or http, and gives the answer whatever its status.
+    ///
+    /// # Errors
+    /// When there is no answer within [`REQUEST_TIME`] and [`MAX_ANSWER`].
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let exchanged = self.shared.deliver(request);
+        timeout(REQUEST_TIME, exchanged).await.unwrap_or(Err(TransportError::Slow))
+    }
+
     /// Who is asked for addresses.
     pub fn resolver(&self) -> Arc<dyn Resolve> {
         Arc::clone(&self.shared.resolver)
@@ -237,25 +251,8 @@ impl Shared {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Result<Response<Full<Bytes>>, TransportError> {
         let (host, port) = https_host(request.uri())?;
-        let stream = self.connect(&host, port).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let request = origin_form(request)?;
-        let exchanged = async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, MAX_ANSWER);
-            let bytes = body.collect().await.map_err(TransportError::Body)?.to_bytes();
-            Ok::<_, TransportError>(Response::from_parts(head, Full::new(bytes)))
-        };
-        let mut exchanged = std::pin::pin!(exchanged);
-        // The connection is driven here and not in a task of its own, so that dropping the request ends it.
-        let answer = tokio::select! {
-            answer = &mut exchanged => answer,
-            ended = connection => match ended {
-                Ok(()) => exchanged.await,
-                Err(error) => Err(error.into()),
-            },
-        }?;
+        let stream = self.connect_tls(&host, port).await?;
+        let answer = talk(stream, request).await?.map(Full::new);
         let status = answer.status();
         let retry_after = retry_after(answer.headers(), SystemTime::now());
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = LastAnswer {
@@ -273,11 +270,39 @@ impl Shared {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn connect(
+    async fn deliver(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let uri = request.uri();
+        if uri.scheme_str() == Some("http")
+            && let Some(host) = uri.host()
+        {
+            let (stream, _) = self.connect(host, uri.port_u16().unwrap_or(80)).await?;
+            return talk(stream, request).await;
+        }
+        let (host, port) = https_host(uri)?;
+        talk(self.connect_tls(&host, port).await?, request).await
+    }
+
+    async fn connect_tls(
         &self,
         host: &str,
         port: u16,
     ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, TransportError> {
+        let (stream, name) = self.connect(host, port).await?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
+        connector
+            .connect(name, stream)
+            .await
+            .map_err(|source| TransportError::Tls { host: host.to_owned(), source })
+    }
+
+    async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<(TcpStream, ServerName<'static>), TransportError> {
         let (name, addresses) = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(ip) => (ServerName::from(ip), vec![ip]),
             Err(_) => (
@@ -287,26 +312,56 @@ impl Shared {
         };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
         for ip in addresses {
-            let stream =
-                match timeout(CONNECT_TIME, TcpStream::connect(SocketAddr::new(ip, port))).await {
-                    Ok(Ok(stream)) => stream,
-                    Ok(Err(error)) => {
-                        last = error;
-                        continue;
-                    }
-                    Err(_) => {
-                        last = io::ErrorKind::TimedOut.into();
-                        continue;
-                    }
-                };
-            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
-            return connector
-                .connect(name, stream)
-                .await
-                .map_err(|source| TransportError::Tls { host: host.to_owned(), source });
+            match timeout(CONNECT_TIME, TcpStream::connect(SocketAddr::new(ip, port))).await {
+                Ok(Ok(stream)) => return Ok((stream, name)),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
         }
         Err(TransportError::Connect { host: host.to_owned(), source: last })
     }
+}
+
+/// One request and its answer over a connection of its own.
+async fn talk<B>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<B>,
+) -> Result<Response<Bytes>, TransportError>
+where
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = origin_form(request)?;
+    let exchanged = async {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_ANSWER);
+        let bytes = body.collect().await.map_err(TransportError::Body)?.to_bytes();
+        Ok::<_, TransportError>(Response::from_parts(head, bytes))
+    };
+    let mut exchanged = std::pin::pin!(exchanged);
+    // The connection is driven here and not in a task of its own, so that dropping the request ends it.
+    tokio::select! {
+        answer = &mut exchanged => answer,
+        ended = connection => match ended {
+            Ok(()) => exchanged.await,
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn chain(error: &TransportError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 fn https_host(uri: &Uri) -> Result<(String, u16), TransportError> {
@@ -317,9 +372,7 @@ fn https_host(uri: &Uri) -> Result<(String, u16), TransportError> {
 }
 
 /// The request as it goes over a connection: the path alone, and the host in a field (RFC 9112, section 3.2.1).
-fn origin_form(
-    mut request: Request<BodyWrapper<Bytes>>,
-) -> Result<Request<BodyWrapper<Bytes>>, TransportError> {
+fn origin_form<B>(mut request: Request<B>) -> Result<Request<B>, TransportError> {
     let address = || TransportError::Address(request.uri().to_string());
     let authority = request.uri().authority().ok_or_else(address)?.as_str();
     let host = HeaderValue::from_str(authority).map_err(|_| address())?;

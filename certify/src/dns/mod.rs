@@ -4,7 +4,9 @@
 //!
 //! `alias` follows `_acme-challenge` to where it leads → `zone` finds the zone of that name and the servers that answer
 //! for it → `update` adds the value, signed with a [`DnsKey`] → `propagation` waits until every server shows it. The
-//! links of this chain stand in [`DynamicUpdate`]. Every message passes through `exchange`.
+//! links of this chain stand in [`DynamicUpdate`]. Every message passes through `exchange`. Where the name is delegated to
+//! this program, [`responder`] answers the authority itself, and nobody is updated. What has neither is asked through a
+//! [`hook`].
 //!
 //! This module must not know orders, accounts or storage. Addresses of servers that the zone names come from the
 //! program's [`crate::http::Resolve`].
@@ -12,9 +14,11 @@
 mod alias;
 mod error;
 mod exchange;
+pub mod hook;
 mod key;
 mod propagation;
 mod publisher;
+pub mod responder;
 mod update;
 mod zone;
 

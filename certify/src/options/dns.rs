@@ -1,13 +1,18 @@
 //! The options for certificates that take DNS: how TXT records are made for dns-01, and for which names.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use zeroize::Zeroizing;
 
 use crate::challenge::TxtPublisher;
+use crate::dns::hook::{AcmeDns, HookAddress, HookError, Webhook};
+use crate::dns::responder::{DelegatedZones, Zones, ZonesError};
 use crate::dns::{DnsKey, DnsServer, DynamicUpdate};
+use crate::host::Host;
 use crate::http::Client;
 use crate::keeper::Clock;
 
@@ -43,6 +48,37 @@ pub struct DnsOptions {
     /// The port at which the servers are asked that a zone names
     #[arg(long, default_value_t = 53, value_name = "PORT")]
     pub dns_authoritative_port: u16,
+
+    /// A webhook that makes TXT records: it gets POST URL/present and URL/cleanup with {"fqdn": ..., "value": ...}
+    #[arg(long, value_name = "URL", conflicts_with = "dns_server")]
+    pub dns_hook: Option<HookAddress>,
+
+    /// A file with what the webhook gets in the field Authorization, such as Bearer 4711
+    #[arg(long, value_name = "FILE", requires = "dns_hook")]
+    pub dns_hook_auth_file: Option<PathBuf>,
+
+    /// An acme-dns server that holds TXT records; what CNAME record it takes is said in status and log
+    #[arg(long, value_name = "URL", conflicts_with_all = ["dns_server", "dns_hook"])]
+    pub dns_hook_acme_dns: Option<HookAddress>,
+
+    /// Answers for delegated zones itself at this address, UDP and TCP; port 53 as the internet sees it; repeatable
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS:PORT", requires = "acme_dns_zone",
+          conflicts_with_all = ["dns_server", "dns_hook", "dns_hook_acme_dns"])]
+    pub acme_dns_listen: Vec<SocketAddr>,
+
+    /// A zone that is delegated to this program, such as _acme-challenge.example.org; repeatable
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME",
+        requires = "acme_dns_listen",
+        requires = "acme_dns_name_server"
+    )]
+    pub acme_dns_zone: Vec<String>,
+
+    /// This program's name in the NS records that delegate those zones, such as gateway.example.org
+    #[arg(long, value_name = "NAME", requires = "acme_dns_zone")]
+    pub acme_dns_name_server: Option<String>,
 }
 
 /// Why dns-01 cannot be done with these options.
@@ -50,32 +86,83 @@ pub struct DnsOptions {
 #[non_exhaustive]
 pub enum DnsOptionsError {
     /// No way was given.
-    #[error("dns-01 needs a way to make TXT records: --dns-server with --dns-key")]
+    #[error(
+        "dns-01 needs a way to make TXT records: --dns-server with --dns-key, --dns-hook, --dns-hook-acme-dns, or --acme-dns-listen with --acme-dns-zone"
+    )]
     NoWay,
+    /// The file with the authorization cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The webhook.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// The delegated zones.
+    #[error(transparent)]
+    Zones(#[from] ZonesError),
+}
+
+/// What makes TXT records, and what is to be served for it.
+#[derive(Debug)]
+pub struct Txt {
+    /// For [`crate::Keeper::with_txt`].
+    pub publisher: Arc<dyn TxtPublisher>,
+    /// To be answered for at the addresses of `--acme-dns-listen`, if there are some.
+    pub zones: Option<Arc<Zones>>,
 }
 
 impl DnsOptions {
-    /// What makes TXT records.
+    /// What makes TXT records. `host` keeps accounts with an acme-dns server.
     ///
     /// # Errors
-    /// When no way was given.
-    pub fn publisher(
+    /// When no way was given, or one that cannot be gone.
+    pub fn txt(
         &self,
         client: &Client,
         clock: Clock,
-    ) -> Result<Arc<dyn TxtPublisher>, DnsOptionsError> {
-        match (self.dns_server, &self.dns_key) {
-            (Some(address), Some(key)) => {
+        host: impl Host,
+    ) -> Result<Txt, DnsOptionsError> {
+        if let Some(zones) = self.zones()? {
+            let publisher = DelegatedZones::new(Arc::clone(&zones), client.resolver());
+            return Ok(Txt { publisher: Arc::new(publisher), zones: Some(zones) });
+        }
+        let publisher: Arc<dyn TxtPublisher> =
+            if let (Some(address), Some(key)) = (self.dns_server, &self.dns_key) {
                 let server = DnsServer {
                     address,
                     key: key.clone(),
                     authoritative_port: self.dns_authoritative_port,
                     patience: self.dns_wait,
                 };
-                Ok(Arc::new(DynamicUpdate::new(server, client.resolver(), clock)))
-            }
-            _ => Err(DnsOptionsError::NoWay),
+                Arc::new(DynamicUpdate::new(server, client.resolver(), clock))
+            } else if let Some(address) = &self.dns_hook {
+                let authorization = self.hook_authorization()?;
+                let authorization = authorization.as_ref().map(|text| text.as_str());
+                Arc::new(Webhook::new(client.clone(), address.clone(), authorization)?)
+            } else if let Some(address) = &self.dns_hook_acme_dns {
+                Arc::new(AcmeDns::new(client.clone(), address.clone(), host))
+            } else {
+                return Err(DnsOptionsError::NoWay);
+            };
+        Ok(Txt { publisher, zones: None })
+    }
+
+    fn zones(&self) -> Result<Option<Arc<Zones>>, DnsOptionsError> {
+        match (&self.acme_dns_name_server, self.acme_dns_listen.is_empty()) {
+            (Some(server), false) => Ok(Some(Arc::new(Zones::new(&self.acme_dns_zone, server)?))),
+            _ => Ok(None),
         }
+    }
+
+    fn hook_authorization(&self) -> Result<Option<Zeroizing<String>>, DnsOptionsError> {
+        let Some(path) = &self.dns_hook_auth_file else { return Ok(None) };
+        std::fs::read_to_string(path)
+            .map(|text| Some(Zeroizing::new(text)))
+            .map_err(|error| DnsOptionsError::Read { path: path.clone(), error })
     }
 }
 
@@ -133,6 +220,24 @@ mod tests {
         assert!(parse(&["--dns-key", KEY]).is_err());
         assert!(parse(&["--dns-server", "ns1.example.org", "--dns-key", KEY]).is_err());
         assert!(parse(&["--dns-wait", "2h"]).is_err());
+    }
+
+    #[test]
+    fn there_is_one_way() {
+        let zone = ["--acme-dns-zone", "_acme-challenge.example.org"];
+        let listen = ["--acme-dns-listen", "127.0.0.1:53"];
+        let server = ["--acme-dns-name-server", "gateway.example.org"];
+        parse(&[zone, listen, server].concat()).unwrap();
+        assert!(parse(&[zone, listen].concat()).is_err());
+        assert!(parse(&[listen, server].concat()).is_err());
+        assert!(parse(&listen).is_err() && parse(&zone).is_err() && parse(&server).is_err());
+        let hook = ["--dns-hook", "https://hook.example.org"];
+        parse(&hook).unwrap();
+        assert!(parse(&[&hook[..], &zone, &listen, &server].concat()).is_err());
+        assert!(
+            parse(&[&hook[..], &["--dns-server", "192.0.2.1", "--dns-key", KEY]].concat()).is_err()
+        );
+        assert!(parse(&["--dns-hook-auth-file", "auth"]).is_err());
     }
 
     #[test]

@@ -7,14 +7,13 @@ mod dns;
 mod files;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args, Command};
 
-pub use dns::{DnsOptions, DnsOptionsError};
+pub use dns::{DnsOptions, DnsOptionsError, Txt};
 pub use files::FileOptions;
 
-use crate::challenge::TxtPublisher;
+use crate::host::Host;
 use crate::http::{Client, Resolve, RootsError, public_roots, roots_from_pem};
 use crate::keeper::Clock;
 use crate::policy::{ForDomain, KeyType};
@@ -125,7 +124,7 @@ impl AcmeOptions {
         Client::new(trusted, resolver).map_err(roots)
     }
 
-    /// What makes TXT records, if dns-01 is asked for.
+    /// What makes TXT records, if dns-01 is asked for. `host` keeps what that takes.
     ///
     /// # Errors
     /// When dns-01 is asked for and nobody can make them.
@@ -133,9 +132,10 @@ impl AcmeOptions {
         &self,
         client: &Client,
         clock: Clock,
-    ) -> Result<Option<Arc<dyn TxtPublisher>>, AcmeOptionsError> {
+        host: impl Host,
+    ) -> Result<Option<Txt>, AcmeOptionsError> {
         match (&self.acme, self.acme_challenge) {
-            (Some(_), ChallengeKind::Dns01) => Ok(Some(self.dns.publisher(client, clock)?)),
+            (Some(_), ChallengeKind::Dns01) => Ok(Some(self.dns.txt(client, clock, host)?)),
             _ => Ok(None),
         }
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use certify::dns::responder::{Sockets, Zones};
 use certify::files::Files;
 use certify::http::Resolve;
 use certify::options::AcmeOptions;
@@ -13,6 +14,7 @@ use certify::schedule::Validity;
 use certify::{Challenge, ChallengeKind, Current, Host, HostError, Keeper, Record, Wanted};
 use config_proto::message::Refusal;
 use config_proto::model::{Route, RouteName};
+use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use super::RunError;
@@ -23,7 +25,7 @@ use crate::gateway::{Gateway, Phase, Snapshot};
 use crate::options::Options;
 use crate::tls::certificates::{Certificate, Source};
 
-/// The work, ready to run; none without `--acme`.
+/// The work, ready to run, and the zones to answer for meanwhile; none without `--acme`.
 ///
 /// # Errors
 /// When `--acme-ca` cannot be read or used.
@@ -31,11 +33,10 @@ pub(super) fn keeper(
     options: &AcmeOptions,
     gateway: &Arc<Gateway>,
     configuration: &Configuration,
-) -> Result<Option<Keeper<Registered>>, RunError> {
-    let Some(settings) = options.settings() else { return Ok(None) };
+) -> Result<(Option<Keeper<Registered>>, Option<Arc<Zones>>), RunError> {
+    let Some(settings) = options.settings() else { return Ok((None, None)) };
     let client = options.client(Addresses(gateway.resolver.clone()))?;
     let clock = certify::system_clock();
-    let txt = options.txt(&client, Arc::clone(&clock))?;
     let wildcards = settings.challenge == ChallengeKind::Dns01;
     if let Some(name) = options.dns.acme_domain.iter().find(|name| name.starts_with("*."))
         && !wildcards
@@ -48,12 +49,15 @@ pub(super) fn keeper(
         domains: options.dns.acme_domain.clone(),
         wildcards,
     };
+    let txt = options.txt(&client, Arc::clone(&clock), host.clone())?;
     let reports = gateway.certificates.clone();
     let mut keeper = Keeper::new(host, settings, client, clock, reports);
+    let mut zones = None;
     if let Some(txt) = txt {
-        keeper = keeper.with_txt(txt);
+        keeper = keeper.with_txt(txt.publisher);
+        zones = txt.zones;
     }
-    Ok(Some(keeper))
+    Ok((Some(keeper), zones))
 }
 
 /// Reads certificate files again when they change.
@@ -84,6 +88,19 @@ pub(super) async fn while_serving(gateway: Arc<Gateway>, work: impl Future<Outpu
     }
 }
 
+/// Answers for delegated zones; drop the future to stop.
+pub(super) async fn answer(zones: Arc<Zones>, sockets: Vec<Sockets>) {
+    let mut serving = JoinSet::new();
+    for socket in sockets {
+        serving.spawn(socket.serve(Arc::clone(&zones)));
+    }
+    while let Some(ended) = serving.join_next().await {
+        if let Ok(Err(error)) = ended {
+            tracing::error!(%error, "delegated zones are not answered for");
+        }
+    }
+}
+
 /// The names of the directory are resolved as those of backends are.
 struct Addresses(Resolver);
 
@@ -104,6 +121,7 @@ impl Resolve for Addresses {
 }
 
 /// The names that are registered, and those that options name.
+#[derive(Clone)]
 pub(super) struct Registered {
     gateway: Arc<Gateway>,
     configuration: Configuration,

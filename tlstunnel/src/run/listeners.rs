@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use certify::dns::responder::Sockets;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
@@ -46,6 +47,9 @@ pub struct Addresses {
     pub control: Vec<SocketAddr>,
     /// For metrics and health.
     pub metrics: Vec<SocketAddr>,
+    /// For questions about delegated zones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<SocketAddr>,
 }
 
 impl Listeners {
@@ -84,6 +88,7 @@ impl Listeners {
             http: of(&self.frontends.http)?,
             control: of(&self.services.control)?,
             metrics: of(&self.services.metrics)?,
+            dns: Vec::new(),
         })
     }
 
@@ -120,6 +125,17 @@ impl Frontends {
         });
         https.chain(http).collect()
     }
+}
+
+/// The sockets for questions about delegated zones.
+///
+/// # Errors
+/// [`BindError`] says which address, and why.
+pub(super) fn dns(addresses: &[SocketAddr], reuse_port: bool) -> Result<Vec<Sockets>, BindError> {
+    let bind = |&address| {
+        Sockets::bind(address, reuse_port).map_err(|error| BindError::Bind { address, error })
+    };
+    addresses.iter().map(bind).collect()
 }
 
 fn report(what: &str, result: io::Result<()>) {
@@ -184,6 +200,7 @@ impl fmt::Display for Addresses {
             ("http", &self.http),
             ("control", &self.control),
             ("metrics", &self.metrics),
+            ("dns", &self.dns),
         ];
         let mut separator = "";
         for (what, addresses) in parts {

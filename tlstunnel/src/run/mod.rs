@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use certify::dns::responder::Sockets;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
@@ -92,6 +93,7 @@ pub fn run(
 
     // Listeners first: a port that is taken is found out before the storage is touched.
     let listeners = Listeners::open(&options.listen)?;
+    let dns = listeners::dns(&options.acme.dns.acme_dns_listen, options.listen.reuse_port)?;
     let keys = key::administrator(options)?;
     let files = options.certificates.files.load(certify::system_clock()())?;
     let start = Start {
@@ -115,7 +117,8 @@ pub fn run(
     )?;
     write_authority(options, authority)?;
 
-    let keeper = self::certificates::keeper(&options.acme, &gateway, &configuration)?;
+    let (keeper, zones) =
+        self::certificates::keeper(&options.acme, &gateway, &configuration)?;
     let control = Control::new(
         Arc::clone(&gateway),
         configuration.clone(),
@@ -134,7 +137,8 @@ pub fn run(
         syslog.as_ref().map(SyslogSender::dropped),
     ));
 
-    let addresses = listeners.addresses()?;
+    let mut addresses = listeners.addresses()?;
+    addresses.dns = dns.iter().map(Sockets::local_addr).collect::<std::io::Result<_>>()?;
     let workers = start_workers(options, &gateway, &listeners)?;
     let served: Result<(), RunError> = runtime.block_on(async {
         stops.listen();
@@ -150,6 +154,10 @@ pub fn run(
         tokio::spawn(configuration.clone().watch_confirmations());
         if let Some(keeper) = keeper {
             tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), keeper.run()));
+        }
+        if let Some(zones) = zones {
+            let answering = self::certificates::answer(zones, dns);
+            tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), answering));
         }
         let watching = self::certificates::watch(files, options, &gateway, &configuration);
         tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), watching));
