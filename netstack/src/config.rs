@@ -13,12 +13,15 @@ pub const ADDRESSES_MAX: usize = 7;
 pub struct Limits {
     /// Most sockets of all kinds, orphaned connections included.
     pub sockets: usize,
-    /// Most octets in the buffers of all connections; beyond, handshakes stay unanswered and
-    /// `connect` fails. Buffers are demand-zero memory: this bounds address space first.
+    /// Most octets in the buffers of all connections. Beyond half of it, windows grow no more; at
+    /// the limit, handshakes stay unanswered, `connect` fails, `send` would block, and received
+    /// data is dropped until something is read. Buffers own memory only for what they hold.
     pub buffers_total: usize,
-    /// Receive buffer of a connection in octets: the largest window it offers.
+    /// How large the receive buffer of a connection may grow, in octets: the largest window that
+    /// it offers. It begins with 64 KiB and grows with what the application reads.
     pub receive_buffer: usize,
-    /// Send buffer of a connection in octets.
+    /// How large the send buffer of a connection may grow, in octets. It begins with 64 KiB and
+    /// grows to twice the congestion window.
     pub send_buffer: usize,
     /// Most handshakes of all listeners that wait for the peer's last acknowledgement. Beyond,
     /// handshakes are held by the peer alone (SYN cookies).
@@ -51,9 +54,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             sockets: 65_536,
-            buffers_total: 4 << 30,
-            receive_buffer: 64 << 10,
-            send_buffer: 64 << 10,
+            buffers_total: 256 << 20,
+            receive_buffer: 1 << 20,
+            send_buffer: 1 << 20,
             half_open: 4096,
             handshake: Duration::from_secs(30),
             connect: Duration::from_secs(60),

@@ -59,8 +59,14 @@ pub struct Counters {
     pub accepted: u64,
     /// Connections that this host began.
     pub connects: u64,
-    /// Segments sent again by the tail-loss probe.
+    /// Tail-loss probes sent (RFC 8985 §7).
     pub probes: u64,
+    /// Segments sent again, for whatever reason.
+    pub retransmitted: u64,
+    /// Retransmission timeouts that passed.
+    pub timeouts: u64,
+    /// Repairs that turned out not to be needed, and were taken back.
+    pub repairs_undone: u64,
     /// Challenge acknowledgements sent (RFC 5961).
     pub challenges: u64,
     /// Resets sent for ports that nobody has.

@@ -45,6 +45,11 @@ impl Secret {
         self.hash(2, (local, remote))
     }
 
+    /// Where the timestamp clock of a flow begins (RFC 7323 §7.1).
+    pub(crate) fn stamp_offset(&self, key: &FlowKey) -> u32 {
+        low_word(self.hash(4, key))
+    }
+
     /// 24 bits that only this host can compute, for a SYN cookie.
     pub(crate) fn cookie(&self, key: &FlowKey, peer_sequence: u32, period: u64, mss: u8) -> u32 {
         low_word(self.hash(3, (key, peer_sequence, period, mss))) & 0x00ff_ffff

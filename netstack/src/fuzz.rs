@@ -9,7 +9,6 @@ use std::time::Duration;
 use smoltcp::wire::{Ipv4Packet, TcpControl, TcpPacket};
 
 use crate::flow::FlowKey;
-use crate::half_open::Syn;
 use crate::packet::{
     ETHERNET, TYPE_IPV4, TYPE_IPV6, bare_segment, number, parse_ip, parse_tcp, tcp_packet,
 };
@@ -96,7 +95,7 @@ pub fn frames(input: &[u8]) {
         }
         let census = stack.census();
         assert!(census.half_open <= limits.half_open && census.time_wait <= 4 + 24);
-        assert!(census.buffers <= limits.sockets * 8192);
+        assert!(census.buffers <= limits.sockets * 4 * 8192);
     }
     if let (Ok((socket, _)), Ok(udp)) = (open, udp) {
         let _ = stack.close(socket, Close::Graceful);
@@ -118,25 +117,20 @@ fn handshake(
     key: &FlowKey,
     now: Duration,
 ) -> (u32, u32) {
-    let syn = Syn {
-        sequence: 1000,
-        segment_size: 1460,
-        window_scale: Some(3),
-        sack: true,
-        window: 9000,
-        timestamp: None,
-    };
     let send = |segment: &_| {
         let packet = tcp_packet(key.remote.ip(), key.local.ip(), segment);
         device.inbox.borrow_mut().push_back(around(TYPE_IPV4, &packet));
     };
-    send(&syn.replay(key));
+    let swapped = FlowKey { local: key.remote, remote: key.local };
+    let mut opening = bare_segment(&swapped, TcpControl::Syn, 1000, None, 9000);
+    (opening.max_seg_size, opening.window_scale) = (Some(1460), Some(3));
+    opening.sack_permitted = true;
+    send(&opening);
     stack.turn(now);
     let (mut own, mut peer) = (0, 0);
     for sent in device.outbox.borrow_mut().drain(..) {
         note(&sent, key, &mut own, &mut peer);
     }
-    let swapped = FlowKey { local: key.remote, remote: key.local };
     send(&bare_segment(&swapped, TcpControl::None, 1001, Some(own), 9000));
     stack.turn(now);
     (own, 1001)

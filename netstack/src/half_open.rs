@@ -1,22 +1,27 @@
 //! Handshakes that peers began and have not completed: small entries without sockets or buffers,
 //! and above their number SYN cookies (RFC 4987 §3.6), which need no memory at all.
 //!
-//! A socket is made when the last acknowledgement comes. Until then the stack answers itself: its
-//! SYN|ACK must offer what smoltcp's socket will offer later, which [`Offer`] computes.
+//! An engine is made when the last acknowledgement comes. Until then the stack answers itself: its
+//! SYN|ACK must offer what the engine will offer later, which [`Offer`] says. What a cookie has no
+//! room for lies in the low bits of the timestamp that comes back with it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use smoltcp::wire::{TcpControl, TcpRepr};
+use smoltcp::wire::{TcpControl, TcpRepr, TcpTimestampRepr};
 
 use crate::flow::{FlowKey, Secret, low_word};
 use crate::packet::{bare_segment, distance, number};
+use crate::tcp::{first_window, scale_for};
 
 /// How long a cookie's period lasts; a cookie is accepted in its own and in the next.
 const COOKIE_PERIOD: u64 = 64;
 /// Segment sizes that a cookie can remember, ascending.
 const COOKIE_SIZES: [u16; 8] = [216, 536, 1024, 1220, 1360, 1440, 1460, 8940];
+/// The bits of a cookie's timestamp that hold options, and the window scale that means none.
+const STAMP_MASK: u32 = 31;
+const SCALE_NONE: u8 = 15;
 /// No peer makes this host send smaller segments: they would multiply its work.
 pub(crate) const SEGMENT_MIN: u16 = 88;
 /// What a peer can take that names no size (RFC 9293 §3.7.1), IPv4.
@@ -48,14 +53,10 @@ impl Syn {
         }
     }
 
-    /// The segment that a socket is shown in place of the original.
-    pub(crate) fn replay(&self, key: &FlowKey) -> TcpRepr<'static> {
-        let peer = FlowKey { local: key.remote, remote: key.local };
-        let mut segment = bare_segment(&peer, TcpControl::Syn, self.sequence, None, self.window);
-        segment.max_seg_size = Some(self.segment_size);
-        segment.window_scale = self.window_scale;
-        segment.sack_permitted = self.sack;
-        segment
+    /// What a cookie's timestamp holds: the window scale, and whether there are selective
+    /// acknowledgements.
+    fn stamp_bits(&self) -> u32 {
+        u32::from(self.window_scale.unwrap_or(SCALE_NONE)) << 1 | u32::from(self.sack)
     }
 }
 
@@ -64,25 +65,37 @@ impl Syn {
 pub(crate) struct Offer {
     pub(crate) segment_size: u16,
     pub(crate) receive_buffer: usize,
+    /// The stamp of now.
+    pub(crate) stamp: u32,
+    /// The answer is a cookie: its stamp has to hold what the SYN said.
+    pub(crate) cookie: bool,
 }
 
 impl Offer {
-    /// The shift that smoltcp's socket will use for a buffer of this size.
-    fn window_scale(self) -> u8 {
-        let bits = usize::BITS - self.receive_buffer.leading_zeros();
-        u8::try_from(bits.saturating_sub(16)).unwrap_or(14).min(14)
-    }
-
     /// The SYN|ACK.
     pub(crate) fn answer(self, key: &FlowKey, syn: &Syn, sequence: u32) -> TcpRepr<'static> {
-        let window = u16::try_from(self.receive_buffer).unwrap_or(u16::MAX);
+        let window = first_window(self.receive_buffer);
         let acknowledgement = Some(syn.sequence.wrapping_add(1));
         let mut segment = bare_segment(key, TcpControl::Syn, sequence, acknowledgement, window);
         segment.max_seg_size = Some(self.segment_size);
-        segment.window_scale = syn.window_scale.map(|_| self.window_scale());
+        segment.window_scale = syn.window_scale.map(|_| scale_for(self.receive_buffer));
         segment.sack_permitted = syn.sack;
+        // Without a stamp there is nothing to hold these.
+        if self.cookie && syn.timestamp.is_none() {
+            (segment.window_scale, segment.sack_permitted) = (None, false);
+        }
+        segment.timestamp = syn.timestamp.map(|value| TcpTimestampRepr {
+            tsval: if self.cookie { mark_stamp(self.stamp, syn.stamp_bits()) } else { self.stamp },
+            tsecr: value,
+        });
         segment
     }
+}
+
+/// The newest stamp that is not after `stamp` and ends with `bits`.
+fn mark_stamp(stamp: u32, bits: u32) -> u32 {
+    let marked = stamp & !STAMP_MASK | bits;
+    if distance(marked, stamp) > 0 { marked.wrapping_sub(STAMP_MASK + 1) } else { marked }
 }
 
 /// One handshake.
@@ -95,6 +108,8 @@ pub(crate) struct HalfOpen {
     pub(crate) port: usize,
     pub(crate) hardware: [u8; 6],
     pub(crate) since: Duration,
+    /// The SYN|ACK was sent more than once: nobody knows which one is answered.
+    pub(crate) again: bool,
     retry: Duration,
 }
 
@@ -132,6 +147,13 @@ impl HalfOpenTable {
         self.entries.get(key)
     }
 
+    /// Notes that the SYN|ACK is sent again.
+    pub(crate) fn answered_again(&mut self, key: &FlowKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.again = true;
+        }
+    }
+
     pub(crate) fn remove(&mut self, key: &FlowKey) {
         self.entries.remove(key);
     }
@@ -150,7 +172,10 @@ impl HalfOpenTable {
         }
         let retry = now + FIRST_RETRY;
         let (port, hardware) = from;
-        self.entries.insert(key, HalfOpen { syn, sequence, port, hardware, since: now, retry });
+        self.entries.insert(
+            key,
+            HalfOpen { syn, sequence, port, hardware, since: now, again: false, retry },
+        );
         self.due.push(Reverse((retry, (key.local, key.remote))));
         true
     }
@@ -176,6 +201,7 @@ impl HalfOpenTable {
                 self.entries.remove(&key);
                 continue;
             }
+            entry.again = true;
             // Waited 1, 2, 4 … seconds since the first.
             let waited = now.saturating_sub(entry.since).max(FIRST_RETRY);
             entry.retry = (now + waited).min(entry.since + self.patience).max(now + FIRST_RETRY);
@@ -213,13 +239,15 @@ impl HalfOpenTable {
         let periods = [Some(current), current.checked_sub(1)];
         let matches = |period| self.cookie_of(key, peer_sequence, period, size) == cookie;
         periods.into_iter().flatten().any(matches).then(|| {
+            let bits = segment.timestamp.map(|stamp| stamp.tsecr & STAMP_MASK);
+            let scale = bits.and_then(|bits| u8::try_from(bits >> 1).ok());
             let syn = Syn {
                 sequence: peer_sequence,
                 segment_size: COOKIE_SIZES[usize::from(size)],
-                window_scale: None,
-                sack: false,
+                window_scale: scale.filter(|&scale| scale < SCALE_NONE),
+                sack: bits.is_some_and(|bits| bits & 1 == 1),
                 window: segment.window_len,
-                timestamp: None,
+                timestamp: segment.timestamp.map(|stamp| stamp.tsval),
             };
             (syn, cookie)
         })
@@ -296,5 +324,37 @@ mod tests {
         assert!(table.redeem(&key(1), &good, now + Duration::from_secs(200)).is_none(), "too late");
         let forged = (0..20_000).filter(|n| table.redeem(&key(1), &ack(*n), now).is_some());
         assert_eq!(forged.count(), 0);
+    }
+    #[test]
+    fn a_cookie_keeps_scale_and_selective_acknowledgements_in_its_stamp() {
+        let mut table = table(0);
+        let now = Duration::from_secs(1000);
+        let peer = FlowKey { local: key(1).remote, remote: key(1).local };
+        for (window_scale, sack, stamp) in
+            [(Some(7), true, 99), (Some(0), false, 96), (Some(14), true, 3), (None, true, 64)]
+        {
+            let syn = Syn { window_scale, sack, timestamp: Some(5), ..SYN };
+            let cookie = table.cookie(&key(1), &syn, now);
+            let offer = Offer { segment_size: 1460, receive_buffer: 1 << 20, stamp, cookie: true };
+            let answer = offer.answer(&key(1), &syn, cookie);
+            let echoed = answer.timestamp.unwrap();
+            assert_eq!(echoed.tsecr, 5);
+            let age = distance(stamp, echoed.tsval);
+            assert!((0..=31).contains(&age), "the clock does not run ahead: {age}");
+            let acknowledged = Some(cookie.wrapping_add(1));
+            let mut ack = bare_segment(&peer, TcpControl::None, 6, acknowledged, 9);
+            ack.timestamp = Some(TcpTimestampRepr { tsval: 8, tsecr: echoed.tsval });
+            assert_eq!(
+                table.redeem(&key(1), &ack, now).unwrap().0,
+                Syn { segment_size: 1360, timestamp: Some(8), ..syn }
+            );
+        }
+        // Without a stamp nothing is offered that would be forgotten.
+        let offer = Offer { segment_size: 1460, receive_buffer: 1 << 20, stamp: 1, cookie: true };
+        let answer = offer.answer(&key(1), &SYN, 0);
+        assert_eq!(
+            (answer.window_scale, answer.sack_permitted, answer.timestamp),
+            (None, false, None)
+        );
     }
 }

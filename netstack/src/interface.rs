@@ -1,14 +1,12 @@
-//! One network interface: its device, addresses, neighbours, and two smoltcp interfaces.
-//!
-//! `flows` speaks bare IP and is shared by the connections, each of which brings a socket set of
-//! one. `control` speaks Ethernet and has no sockets: it answers ARP, neighbour solicitations and
-//! pings. The Ethernet headers of flows, and the search for neighbours, are done here.
+//! One network interface: its device, addresses, neighbours, and an interface of smoltcp, `control`,
+//! which has no sockets: it answers ARP, neighbour solicitations and pings. The Ethernet headers of
+//! everything else, and the search for neighbours, are done here.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketSet};
-use smoltcp::phy::{Checksum, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, HardwareAddress, Icmpv6Packet, Icmpv6Repr,
@@ -17,11 +15,17 @@ use smoltcp::wire::{
 
 use crate::config::InterfaceConfig;
 use crate::counters::{Counters, DropReason};
-use crate::device::{Capabilities, Device};
-use crate::flow::Secret;
-use crate::neighbor::{Neighbors, Resolution};
-use crate::packet::{ETHERNET, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, split_segment};
+use crate::device::{
+    Capabilities, Device, FrameOffload, MTU_MAX, Offload, PartialChecksum, Segmentation,
+};
+use crate::flow::{FlowKey, Secret};
+use crate::neighbor::{Neighbors, Resolution, Waiting};
+use crate::packet::{ETHERNET, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, ip_header, write_tcp};
 use crate::path_mtu::PathMtu;
+use crate::tcp::{Outgoing, Tcp};
+
+/// The longest headers in front of data: IPv6, and TCP with all options.
+const HEADERS_MAX: usize = 40 + 60;
 
 /// Which way a captured frame went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +46,22 @@ pub(crate) struct Wire<'a> {
     pub(crate) now: Duration,
 }
 
+/// A packet that is written when its place is known.
+struct Draft<F> {
+    destination: IpAddr,
+    length: usize,
+    /// What the device has to do.
+    rest: FrameOffload,
+    fill: F,
+}
+
 /// One network interface.
 pub(crate) struct Port<D> {
     pub(crate) number: usize,
     pub(crate) device: D,
     pub(crate) config: InterfaceConfig,
     pub(crate) capabilities: Capabilities,
-    pub(crate) flows: Interface,
+    offload: Offload,
     control: Interface,
     control_sockets: SocketSet<'static>,
     neighbors: Neighbors,
@@ -65,30 +78,25 @@ impl<D: Device> Port<D> {
         paths: PathMtu,
     ) -> Self {
         let capabilities = device.capabilities();
-        let mtu = capabilities.mtu;
         let hardware = EthernetAddress(capabilities.hardware_address);
-        let make = |address: HardwareAddress, mut device: Splice<'_>| {
-            let mut settings = Config::new(address);
-            settings.random_seed = seed;
-            let mut interface = Interface::new(settings, &mut device, Instant::ZERO);
-            interface.update_ip_addrs(|addresses| {
-                for &(address, prefix) in &config.addresses {
-                    // Never full: `InterfaceConfig::validate` knows the limit.
-                    let _ = addresses.push(IpCidr::new(address.into(), prefix));
-                }
-            });
-            interface
-        };
         let mut outbox = Outbox::default();
-        let flows = make(HardwareAddress::Ip, Splice::flow(None, &mut outbox, mtu));
-        let control =
-            make(HardwareAddress::Ethernet(hardware), Splice::control(None, &mut outbox, mtu));
+        let mut splice = Splice::new(None, &mut outbox, capabilities.mtu);
+        let mut settings = Config::new(HardwareAddress::Ethernet(hardware));
+        settings.random_seed = seed;
+        let mut control = Interface::new(settings, &mut splice, Instant::ZERO);
+        control.update_ip_addrs(|addresses| {
+            for &(address, prefix) in &config.addresses {
+                // Never full: `InterfaceConfig::validate` knows the limit.
+                let _ = addresses.push(IpCidr::new(address.into(), prefix));
+            }
+        });
+        let offload = device.offload();
         Self {
             number,
             device,
             config,
             capabilities,
-            flows,
+            offload,
             control,
             control_sockets: SocketSet::new(Vec::new()),
             neighbors,
@@ -96,37 +104,82 @@ impl<D: Device> Port<D> {
         }
     }
 
-    /// Sends a connection's packet, cut to what its path carries.
-    pub(crate) fn send_segment(&mut self, packet: &[u8], to: IpAddr, wire: &mut Wire<'_>) {
-        let pieces = self
-            .paths
-            .get(to, wire.now)
-            .filter(|&mtu| packet.len() > mtu)
-            .and_then(|mtu| split_segment(packet, mtu));
-        match pieces {
-            None => self.send_ip(packet, wire),
-            Some(pieces) => pieces.iter().for_each(|piece| self.send_ip(piece, wire)),
-        }
+    /// Octets of data in the longest segment that the device cuts; zero if it cuts none.
+    pub(crate) fn super_segment(&self) -> usize {
+        let most = self.offload.segmentation.min(MTU_MAX);
+        let able = self.offload.checksum && most > self.capabilities.mtu;
+        if able { most.saturating_sub(HEADERS_MAX) } else { 0 }
     }
 
-    /// Sends an IP packet to where its destination's route leads. The packet is lost, and counted,
-    /// when there is no way.
+    /// The largest TCP segment for a destination, options included, by the link alone and by what
+    /// is known of the path.
+    pub(crate) fn segment_sizes(&self, to: IpAddr, now: Duration) -> (usize, usize) {
+        let headers = ip_header(to) + 20;
+        let mtu = self.capabilities.mtu;
+        let path = self.paths.get(to, now).map_or(mtu, |path| path.min(mtu));
+        (mtu - headers, path - headers)
+    }
+
+    /// Sends a segment of a connection.
+    pub(crate) fn send_segment(
+        &mut self,
+        key: &FlowKey,
+        tcp: &Tcp,
+        segment: &Outgoing,
+        wire: &mut Wire<'_>,
+    ) {
+        let (source, destination) = (key.local.ip(), key.remote.ip());
+        let ip = ip_header(source);
+        let headers = ip + segment.header.header_len();
+        let partial = self.offload.checksum;
+        let mut rest = FrameOffload::default();
+        if partial {
+            let start = u16::try_from(ETHERNET + ip).unwrap_or(0);
+            rest.checksum = Some(PartialChecksum { start, offset: 16 });
+        }
+        if let Some(size) = segment.segment_size {
+            rest.segmentation = Some(Segmentation {
+                size: u16::try_from(size).unwrap_or(u16::MAX),
+                headers: u16::try_from(ETHERNET + headers).unwrap_or(0),
+                ipv6: source.is_ipv6(),
+            });
+        }
+        let draft = Draft {
+            destination,
+            length: headers + segment.octets,
+            rest,
+            fill: |packet: &mut [u8]| {
+                let copy = |data: &mut [u8]| tcp.copy_data(segment, data);
+                write_tcp(packet, source, destination, &segment.header, partial, copy);
+            },
+        };
+        self.route(draft, wire);
+    }
+
+    /// Sends an IP packet to where its destination's route leads.
     pub(crate) fn send_ip(&mut self, packet: &[u8], wire: &mut Wire<'_>) {
         let Some(destination) = destination_of(packet) else {
             return wire.counters.drop(DropReason::Malformed);
         };
-        if self.config.is_loopback() {
-            return self.send_to(self.capabilities.hardware_address, packet, wire);
-        }
-        let Some((hop, _)) = self.config.next_hop(destination) else {
+        let fill = |target: &mut [u8]| target.copy_from_slice(packet);
+        let rest = FrameOffload::default();
+        self.route(Draft { destination, length: packet.len(), rest, fill }, wire);
+    }
+
+    /// Sends a packet to the next hop. It is lost, and counted, when there is no way.
+    fn route<F: FnOnce(&mut [u8])>(&mut self, draft: Draft<F>, wire: &mut Wire<'_>) {
+        let Some((hop, _)) = self.config.next_hop(draft.destination) else {
             return wire.counters.drop(DropReason::NoRoute);
         };
-        let request = match self.neighbors.resolve(hop, packet, wire.now) {
+        let request = match self.neighbors.resolve(hop, wire.now) {
             Resolution::Known { hardware, refresh } => {
-                self.send_to(hardware, packet, wire);
+                self.frame(hardware, draft, wire);
                 refresh
             }
-            Resolution::Waiting { request, lost } => {
+            Resolution::Unknown => {
+                let mut packet = vec![0; draft.length];
+                (draft.fill)(&mut packet);
+                let (request, lost) = self.neighbors.wait(hop, (packet, draft.rest), wire.now);
                 if lost {
                     wire.counters.drop(DropReason::Neighbor);
                 }
@@ -140,32 +193,62 @@ impl<D: Device> Port<D> {
 
     /// Sends an IP packet to a neighbour whose hardware address is known.
     pub(crate) fn send_to(&mut self, hardware: [u8; 6], packet: &[u8], wire: &mut Wire<'_>) {
-        let ether_type = if packet[0] >> 4 == 4 { TYPE_IPV4 } else { TYPE_IPV6 };
-        self.send_frame(hardware, ether_type, packet, wire);
+        self.send_waiting(hardware, &(packet.to_vec(), FrameOffload::default()), wire);
     }
 
-    fn send_frame(&mut self, to: [u8; 6], ether_type: u16, payload: &[u8], wire: &mut Wire<'_>) {
+    fn send_waiting(&mut self, hardware: [u8; 6], waiting: &Waiting, wire: &mut Wire<'_>) {
+        let (packet, rest) = waiting;
+        let Some(destination) = destination_of(packet) else { return };
+        let fill = |target: &mut [u8]| target.copy_from_slice(packet);
+        self.frame(hardware, Draft { destination, length: packet.len(), rest: *rest, fill }, wire);
+    }
+
+    fn frame<F: FnOnce(&mut [u8])>(&mut self, to: [u8; 6], draft: Draft<F>, wire: &mut Wire<'_>) {
+        let ether_type = if draft.destination.is_ipv4() { TYPE_IPV4 } else { TYPE_IPV6 };
+        self.send_frame(to, ether_type, draft.length, &draft.rest, wire, draft.fill);
+    }
+
+    fn send_frame(
+        &mut self,
+        to: [u8; 6],
+        ether_type: u16,
+        length: usize,
+        rest: &FrameOffload,
+        wire: &mut Wire<'_>,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
         let own = self.capabilities.hardware_address;
-        self.transmit(ETHERNET + payload.len(), wire, |frame| {
+        self.transmit(ETHERNET + length, rest, wire, |frame| {
             frame[..6].copy_from_slice(&to);
             frame[6..12].copy_from_slice(&own);
             frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
-            frame[ETHERNET..].copy_from_slice(payload);
+            fill(&mut frame[ETHERNET..]);
         });
     }
 
-    fn transmit(&mut self, length: usize, wire: &mut Wire<'_>, fill: impl FnOnce(&mut [u8])) {
+    fn transmit(
+        &mut self,
+        length: usize,
+        rest: &FrameOffload,
+        wire: &mut Wire<'_>,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
         if !self.device.can_transmit() {
             return wire.counters.drop(DropReason::DeviceFull);
         }
         wire.counters.frames_sent += 1;
         let (number, now, capture) = (self.number, wire.now, &mut *wire.capture);
-        self.device.transmit(length, |frame| {
+        let write = |frame: &mut [u8]| {
             fill(frame);
             if let Some(capture) = capture {
                 capture(number, Direction::Sent, frame, now);
             }
-        });
+        };
+        if *rest == FrameOffload::default() {
+            self.device.transmit(length, write);
+        } else {
+            self.device.transmit_offloaded(length, rest, write);
+        }
     }
 
     /// Asks who has the address `neighbor`.
@@ -183,7 +266,7 @@ impl<D: Device> Port<D> {
                 };
                 let mut packet = vec![0; arp.buffer_len()];
                 arp.emit(&mut ArpPacket::new_unchecked(&mut packet));
-                self.send_frame([0xff; 6], TYPE_ARP, &packet, wire);
+                self.send_whole([0xff; 6], TYPE_ARP, &packet, wire);
             }
             (IpAddr::V6(source), IpAddr::V6(neighbor)) => {
                 // RFC 4291 §2.7.1, RFC 2464 §7.
@@ -208,17 +291,23 @@ impl<D: Device> Port<D> {
                 let mut view = Icmpv6Packet::new_unchecked(&mut packet[ip.buffer_len()..]);
                 solicitation.emit(&source, &group, &mut view, &Default::default());
                 let to = [0x33, 0x33, 0xff, tail[0], tail[1], tail[2]];
-                self.send_frame(to, TYPE_IPV6, &packet, wire);
+                self.send_whole(to, TYPE_IPV6, &packet, wire);
             }
             _ => {}
         }
+    }
+
+    /// Sends a frame whose content is complete.
+    fn send_whole(&mut self, to: [u8; 6], ether_type: u16, content: &[u8], wire: &mut Wire<'_>) {
+        let fill = |target: &mut [u8]| target.copy_from_slice(content);
+        self.send_frame(to, ether_type, content.len(), &FrameOffload::default(), wire, fill);
     }
 
     /// Notes what an ARP packet or a neighbour message says of its sender.
     pub(crate) fn learn_from(&mut self, ether_type: u16, packet: &[u8], wire: &mut Wire<'_>) {
         let Some((neighbor, hardware, create)) = self.lesson(ether_type, packet) else { return };
         for waiting in self.neighbors.learn(neighbor, hardware, create, wire.now) {
-            self.send_to(hardware, &waiting, wire);
+            self.send_waiting(hardware, &waiting, wire);
         }
     }
 
@@ -279,11 +368,12 @@ impl<D: Device> Port<D> {
     /// Lets the control interface answer a frame.
     pub(crate) fn control(&mut self, frame: &[u8], wire: &mut Wire<'_>) {
         let mut outbox = Outbox::default();
-        let mut device = Splice::control(Some(frame), &mut outbox, self.capabilities.mtu);
+        let mut device = Splice::new(Some(frame), &mut outbox, self.capabilities.mtu);
         let now = instant(wire.now);
         self.control.poll_ingress_single(now, &mut device, &mut self.control_sockets);
         for answer in outbox.packets() {
-            self.transmit(answer.len(), wire, |frame| frame.copy_from_slice(answer));
+            let copy = |frame: &mut [u8]| frame.copy_from_slice(answer);
+            self.transmit(answer.len(), &FrameOffload::default(), wire, copy);
         }
     }
 }
@@ -294,7 +384,7 @@ pub(crate) fn neighbors(secret: Secret, limit: usize) -> Neighbors {
 }
 
 /// The time in smoltcp's measure.
-pub(crate) fn instant(now: Duration) -> Instant {
+fn instant(now: Duration) -> Instant {
     Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
 }
 
@@ -308,54 +398,27 @@ fn destination_of(packet: &[u8]) -> Option<IpAddr> {
 
 /// Packets that smoltcp wrote, one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+struct Outbox {
     octets: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Outbox {
-    pub(crate) fn clear(&mut self) {
-        self.octets.clear();
-        self.ends.clear();
-    }
-
-    pub(crate) fn packets(&self) -> impl Iterator<Item = &[u8]> {
+    fn packets(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, &end)| &self.octets[start..end])
-    }
-
-    pub(crate) fn packets_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        let mut rest = &mut self.octets[..];
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let (packet, tail) = std::mem::take(&mut rest).split_at_mut(end - start);
-            start = end;
-            rest = tail;
-            packet
-        })
     }
 }
 
 /// A smoltcp device of at most one received packet, which writes to an [`Outbox`].
-pub(crate) struct Splice<'a> {
+struct Splice<'a> {
     input: Option<&'a [u8]>,
     output: &'a mut Outbox,
     capabilities: DeviceCapabilities,
 }
 
 impl<'a> Splice<'a> {
-    /// For connections: bare IP, whose checksums were verified before.
-    pub(crate) fn flow(input: Option<&'a [u8]>, output: &'a mut Outbox, mtu: usize) -> Self {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = mtu;
-        capabilities.checksum.ipv4 = Checksum::Tx;
-        capabilities.checksum.tcp = Checksum::Tx;
-        Self { input, output, capabilities }
-    }
-
-    /// For the control interface: Ethernet, all checksums verified.
-    fn control(input: Option<&'a [u8]>, output: &'a mut Outbox, mtu: usize) -> Self {
+    fn new(input: Option<&'a [u8]>, output: &'a mut Outbox, mtu: usize) -> Self {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = mtu + ETHERNET;
@@ -388,7 +451,7 @@ impl smoltcp::phy::Device for Splice<'_> {
 }
 
 /// The one received packet.
-pub(crate) struct Received<'a>(&'a [u8]);
+struct Received<'a>(&'a [u8]);
 
 impl RxToken for Received<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -397,7 +460,7 @@ impl RxToken for Received<'_> {
 }
 
 /// Room for one packet in the outbox.
-pub(crate) struct Sent<'a>(&'a mut Outbox);
+struct Sent<'a>(&'a mut Outbox);
 
 impl TxToken for Sent<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::device::FrameOffload;
 use crate::flow::Secret;
 
 /// How long an answer holds.
@@ -24,16 +25,19 @@ struct Entry {
     hardware: Option<[u8; 6]>,
     confirmed: Duration,
     requested: Option<Duration>,
-    waiting: Vec<Vec<u8>>,
+    waiting: Vec<Waiting>,
 }
+
+/// An IP packet that waits, and what its device has to do with it.
+pub(crate) type Waiting = (Vec<u8>, FrameOffload);
 
 /// What to do with a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Resolution {
     /// Send it there; with `refresh`, send a request as well.
     Known { hardware: [u8; 6], refresh: bool },
-    /// It waits; with `request`, send one. `lost` says that it, or one before it, was dropped.
-    Waiting { request: bool, lost: bool },
+    /// Let it [`Neighbors::wait`].
+    Unknown,
 }
 
 /// The neighbours of one interface.
@@ -48,17 +52,9 @@ impl Neighbors {
         Self { entries: HashMap::with_hasher(secret), limit: limit.max(1) }
     }
 
-    /// Finds the way to `neighbor`; `packet` is kept only if it has to wait.
-    pub(crate) fn resolve(&mut self, neighbor: IpAddr, packet: &[u8], now: Duration) -> Resolution {
-        if !self.entries.contains_key(&neighbor) {
-            self.make_room();
-        }
-        let entry = self.entries.entry(neighbor).or_insert_with(|| Entry {
-            hardware: None,
-            confirmed: now,
-            requested: None,
-            waiting: Vec::new(),
-        });
+    /// Finds the way to `neighbor`.
+    pub(crate) fn resolve(&mut self, neighbor: IpAddr, now: Duration) -> Resolution {
+        let Some(entry) = self.entries.get_mut(&neighbor) else { return Resolution::Unknown };
         let age = now.saturating_sub(entry.confirmed);
         let may_ask = entry.requested.is_none_or(|at| now >= at + REQUEST_PAUSE);
         if let Some(hardware) = entry.hardware.filter(|_| age < LIFETIME) {
@@ -68,16 +64,29 @@ impl Neighbors {
             }
             return Resolution::Known { hardware, refresh };
         }
+        Resolution::Unknown
+    }
+
+    /// Keeps a packet until `neighbor` is known. Returns whether to send a request, and whether a
+    /// packet, this or one before it, was lost.
+    pub(crate) fn wait(
+        &mut self,
+        neighbor: IpAddr,
+        packet: Waiting,
+        now: Duration,
+    ) -> (bool, bool) {
+        let entry = self.entry(neighbor, now);
         entry.hardware = None;
         let lost = entry.waiting.len() >= WAITING_MAX;
         if lost {
             entry.waiting.remove(0);
         }
-        entry.waiting.push(packet.to_vec());
-        if may_ask {
+        entry.waiting.push(packet);
+        let request = entry.requested.is_none_or(|at| now >= at + REQUEST_PAUSE);
+        if request {
             entry.requested = Some(now);
         }
-        Resolution::Waiting { request: may_ask, lost }
+        (request, lost)
     }
 
     /// Notes that `neighbor` has this hardware address, and returns the packets that waited for
@@ -88,22 +97,26 @@ impl Neighbors {
         hardware: [u8; 6],
         create: bool,
         now: Duration,
-    ) -> Vec<Vec<u8>> {
+    ) -> Vec<Waiting> {
         if hardware[0] & 1 != 0 || !(create || self.entries.contains_key(&neighbor)) {
             return Vec::new();
         }
+        let entry = self.entry(neighbor, now);
+        entry.hardware = Some(hardware);
+        entry.confirmed = now;
+        std::mem::take(&mut entry.waiting)
+    }
+
+    fn entry(&mut self, neighbor: IpAddr, now: Duration) -> &mut Entry {
         if !self.entries.contains_key(&neighbor) {
             self.make_room();
         }
-        let entry = self.entries.entry(neighbor).or_insert_with(|| Entry {
+        self.entries.entry(neighbor).or_insert_with(|| Entry {
             hardware: None,
             confirmed: now,
             requested: None,
             waiting: Vec::new(),
-        });
-        entry.hardware = Some(hardware);
-        entry.confirmed = now;
-        std::mem::take(&mut entry.waiting)
+        })
     }
 
     /// Forgets the neighbour that was confirmed longest ago if the table is full.
@@ -122,6 +135,10 @@ impl Neighbors {
 mod tests {
     use super::*;
 
+    fn packet(octets: &[u8]) -> Waiting {
+        (octets.to_vec(), FrameOffload::default())
+    }
+
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
@@ -130,28 +147,28 @@ mod tests {
     fn packets_wait_for_the_answer_and_a_used_neighbour_never_expires() {
         let mut table = Neighbors::new(Secret::new([1; 16]), 10);
         let host = IpAddr::from([10, 0, 0, 1]);
-        let asked = Resolution::Waiting { request: true, lost: false };
-        assert_eq!(table.resolve(host, b"one", at(1)), asked);
-        let silent = Resolution::Waiting { request: false, lost: false };
-        assert_eq!(table.resolve(host, b"two", at(1)), silent);
-        assert_eq!(table.learn(host, [2; 6], false, at(1)), [b"one".to_vec(), b"two".to_vec()]);
+        assert_eq!(table.resolve(host, at(1)), Resolution::Unknown);
+        assert_eq!(table.wait(host, packet(b"one"), at(1)), (true, false));
+        assert_eq!(table.wait(host, packet(b"two"), at(1)), (false, false));
+        assert_eq!(table.learn(host, [2; 6], false, at(1)), [packet(b"one"), packet(b"two")]);
         let known = Resolution::Known { hardware: [2; 6], refresh: false };
-        assert_eq!(table.resolve(host, b"x", at(40)), known);
+        assert_eq!(table.resolve(host, at(40)), known);
         let refreshed = Resolution::Known { hardware: [2; 6], refresh: true };
-        assert_eq!(table.resolve(host, b"x", at(50)), refreshed);
-        assert_eq!(table.resolve(host, b"x", at(62)), asked);
+        assert_eq!(table.resolve(host, at(50)), refreshed);
+        assert_eq!(table.resolve(host, at(62)), Resolution::Unknown);
+        assert_eq!(table.wait(host, packet(b"x"), at(62)), (true, false));
     }
 
     #[test]
     fn the_table_and_what_waits_in_it_are_bounded() {
         let mut table = Neighbors::new(Secret::new([1; 16]), 3);
         for last in 0..100 {
-            table.resolve(IpAddr::from([10, 0, 0, last]), b"x", at(u64::from(last)));
+            table.wait(IpAddr::from([10, 0, 0, last]), packet(b"x"), at(u64::from(last)));
         }
         assert_eq!(table.entries.len(), 3);
         let host = IpAddr::from([10, 0, 0, 99]);
         for _ in 0..100 {
-            table.resolve(host, b"y", at(99));
+            table.wait(host, packet(b"y"), at(99));
         }
         assert_eq!(table.learn(host, [2; 6], false, at(99)).len(), WAITING_MAX);
         assert!(table.learn(IpAddr::from([10, 0, 0, 1]), [2; 6], false, at(99)).is_empty());

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet, TcpControl, TcpPacket, TcpRepr,
-    TcpSeqNumber, UdpPacket, UdpRepr,
+    IpAddress, IpProtocol, IpRepr, IpVersion, Ipv4Packet, Ipv6Packet, TcpControl, TcpPacket,
+    TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
 };
 
 use crate::counters::DropReason;
@@ -131,39 +131,65 @@ pub(crate) fn bare_segment(
 
 /// The IP packet around a segment from `source` to `destination`.
 pub(crate) fn tcp_packet(source: IpAddr, destination: IpAddr, segment: &TcpRepr<'_>) -> Vec<u8> {
-    let caps = ChecksumCapabilities::default();
-    let (source, destination): (IpAddress, IpAddress) = (source.into(), destination.into());
-    let length = segment.buffer_len();
-    let ip = IpRepr::new(source, destination, IpProtocol::Tcp, length, HOP_LIMIT);
-    let mut packet = vec![0; ip.buffer_len()];
-    let start = ip.header_len();
-    ip.emit(&mut packet, &caps);
-    let mut view = TcpPacket::new_unchecked(&mut packet[start..]);
-    segment.emit(&mut view, &source, &destination, &caps);
+    let mut packet = vec![0; ip_header(source) + segment.buffer_len()];
+    let copy = |data: &mut [u8]| data.copy_from_slice(segment.payload);
+    let header = TcpRepr { payload: &[], ..*segment };
+    write_tcp(&mut packet, source, destination, &header, false, copy);
     packet
 }
 
-/// Cuts a TCP packet into packets of at most `mtu` octets; none if it is no TCP packet.
-pub(crate) fn split_segment(packet: &[u8], mtu: usize) -> Option<Vec<Vec<u8>>> {
-    let ether_type = if packet.first()? >> 4 == 4 { TYPE_IPV4 } else { TYPE_IPV6 };
-    let header = parse_ip(ether_type, packet).ok()?;
-    if header.protocol != IpProtocol::Tcp {
-        return None;
+/// Writes the IP packet around a segment into `packet`, which is as long as it will be. `copy` fills
+/// in the data. With `partial`, the checksum is left to the device.
+pub(crate) fn write_tcp(
+    packet: &mut [u8],
+    source: IpAddr,
+    destination: IpAddr,
+    header: &TcpRepr<'_>,
+    partial: bool,
+    copy: impl FnOnce(&mut [u8]),
+) {
+    let (source, destination): (IpAddress, IpAddress) = (source.into(), destination.into());
+    let start = packet.len().min(if source.version() == IpVersion::Ipv4 { 20 } else { 40 });
+    let length = packet.len() - start;
+    let ip = IpRepr::new(source, destination, IpProtocol::Tcp, length, HOP_LIMIT);
+    ip.emit(&mut *packet, &ChecksumCapabilities::default());
+    let segment = &mut packet[start..];
+    let ignored = ChecksumCapabilities::ignored();
+    let headers = header.header_len();
+    header.emit(&mut TcpPacket::new_unchecked(&mut *segment), &source, &destination, &ignored);
+    copy(&mut segment[headers..]);
+    let mut view = TcpPacket::new_unchecked(segment);
+    if partial {
+        view.set_checksum(pseudo_header(source, destination, length));
+    } else {
+        view.fill_checksum(&source, &destination);
     }
-    let segment = parse_tcp(&header, &packet[header.payload.clone()], false).ok()?;
-    let room = mtu.checked_sub(header.payload.start + segment.header_len()).filter(|&n| n > 0)?;
-    let count = segment.payload.chunks(room).count();
-    let pieces = segment.payload.chunks(room).enumerate().map(|(index, payload)| {
-        let mut piece = segment;
-        piece.seq_number = segment.seq_number + index * room;
-        piece.payload = payload;
-        // What ends the segment belongs to its last octet.
-        if index + 1 < count {
-            piece.control = TcpControl::None;
-        }
-        tcp_packet(header.source, header.destination, &piece)
-    });
-    Some(pieces.collect())
+}
+
+/// The sum of the pseudo-header of a TCP segment (RFC 9293 §3.1), not complemented.
+fn pseudo_header(source: IpAddress, destination: IpAddress, length: usize) -> u16 {
+    let mut sum = u64::from(u8::from(IpProtocol::Tcp)) + length as u64;
+    for address in [source, destination] {
+        let (octets, count) = match address {
+            IpAddress::Ipv4(address) => (u128::from(address.to_bits()), 2),
+            IpAddress::Ipv6(address) => (address.to_bits(), 8),
+        };
+        sum += (0..count).map(|word| u64::from(low_word_of(octets >> (16 * word)))).sum::<u64>();
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).unwrap_or(0)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low sixteen bits are what is wanted")]
+fn low_word_of(value: u128) -> u16 {
+    value as u16
+}
+
+/// Length of the IP header in front of packets from an address.
+pub(crate) fn ip_header(source: IpAddr) -> usize {
+    if source.is_ipv4() { 20 } else { 40 }
 }
 
 /// The IP packet around a datagram.
@@ -180,35 +206,6 @@ pub(crate) fn udp_packet(local: SocketAddr, remote: SocketAddr, data: &[u8]) -> 
     let fill = |payload: &mut [u8]| payload.copy_from_slice(data);
     udp.emit(&mut view, &source, &destination, data.len(), fill, &caps);
     packet
-}
-
-/// Subtracts `shift` from a received segment's acknowledgement. Its checksum, verified before, is
-/// not kept up: the stack behind does not look at it again.
-pub(crate) fn shift_acknowledgement(segment: &mut [u8], shift: u32) {
-    let mut view = TcpPacket::new_unchecked(segment);
-    let acknowledgement = number(view.ack_number()).wrapping_sub(shift);
-    view.set_ack_number(sequence_number(acknowledgement));
-}
-
-/// Puts another window field in a received segment; its checksum is not kept up either.
-pub(crate) fn show_window(segment: &mut [u8], window: u16) {
-    TcpPacket::new_unchecked(segment).set_window_len(window);
-}
-
-/// Adds `shift` to a sent segment's sequence number and mends the checksum (RFC 1624 §3).
-pub(crate) fn shift_sequence(segment: &mut [u8], shift: u32) {
-    let mut view = TcpPacket::new_unchecked(segment);
-    let old = number(view.seq_number());
-    let new = old.wrapping_add(shift);
-    view.set_seq_number(sequence_number(new));
-    let mut sum = u32::from(!view.checksum());
-    for word in [!old >> 16, !old & 0xffff, new >> 16, new & 0xffff] {
-        sum += word;
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    view.set_checksum(!u16::try_from(sum).unwrap_or(0));
 }
 
 /// smoltcp's sequence number as the 32 bits of the wire.
@@ -231,21 +228,37 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// What a device adds to a partial checksum makes it the one that is computed here.
     #[test]
-    fn a_shifted_segment_keeps_a_right_checksum() {
-        let key = FlowKey {
-            local: "10.0.0.1:80".parse().unwrap(),
-            remote: "10.0.0.2:9".parse().unwrap(),
-        };
-        for sequence in [0, 1, 0xffff, 0x1_0000, 0x7fff_ffff, u32::MAX] {
-            for shift in [0, 1, 0xffff_0000, 0x1234_5678, u32::MAX] {
-                let segment = bare_segment(&key, TcpControl::None, sequence, Some(7), 100);
-                let mut packet = tcp_packet(key.local.ip(), key.remote.ip(), &segment);
-                shift_sequence(&mut packet[20..], shift);
-                let header = parse_ip(TYPE_IPV4, &packet).unwrap();
-                let read = parse_tcp(&header, &packet[20..], true).unwrap();
-                assert_eq!(number(read.seq_number), sequence.wrapping_add(shift));
+    fn a_partial_checksum_becomes_the_full_one() {
+        for (source, destination) in [("10.0.0.1", "192.168.7.9"), ("fd00::1", "2001:db8::ffff")] {
+            let source: IpAddr = source.parse().unwrap();
+            let key = FlowKey {
+                local: SocketAddr::new(source, 80),
+                remote: SocketAddr::new(destination.parse().unwrap(), 9),
+            };
+            let mut segment = bare_segment(&key, TcpControl::Psh, 77, Some(7), 100);
+            segment.payload = &[0xff; 1001];
+            let full = tcp_packet(source, key.remote.ip(), &segment);
+            let mut partial = vec![0; full.len()];
+            let header = TcpRepr { payload: &[], ..segment };
+            let copy = |data: &mut [u8]| data.copy_from_slice(segment.payload);
+            write_tcp(&mut partial, source, key.remote.ip(), &header, true, copy);
+            let start = ip_header(source);
+            let mut sum: u32 = partial[start..]
+                .chunks(2)
+                .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))
+                .sum();
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
             }
+            let field = start + 16..start + 18;
+            assert_eq!(
+                !u16::try_from(sum).unwrap(),
+                u16::from_be_bytes([full[field.start], full[field.start + 1]])
+            );
+            partial[field.clone()].copy_from_slice(&full[field]);
+            assert_eq!(partial, full);
         }
     }
 }

@@ -1,8 +1,7 @@
 //! What routers said about the way to a host: packets above this size do not pass (RFC 1191,
 //! RFC 8201).
 //!
-//! smoltcp fixes the segment size with the SYN. So a segment that is too long for its path is cut
-//! on its way out ([`crate::packet::split_segment`]); the peer sees a sender with smaller segments.
+//! A connection is told when it begins, and when a router names one of its segments.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -5,20 +5,14 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::flow::{FlowKey, Secret};
+use crate::half_open::Syn;
 use crate::packet::distance;
-
-/// The state of both directions after everything was said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stub {
-    pub(crate) send_next: u32,
-    pub(crate) receive_next: u32,
-    pub(crate) window: u16,
-}
+use crate::tcp::Remains;
 
 /// All ends remembered, the oldest first.
 #[derive(Debug)]
 pub(crate) struct TimeWait {
-    stubs: HashMap<FlowKey, (Duration, Stub), Secret>,
+    stubs: HashMap<FlowKey, (Duration, Remains), Secret>,
     order: VecDeque<(Duration, FlowKey)>,
     limit: usize,
     lifetime: Duration,
@@ -33,7 +27,7 @@ impl TimeWait {
         self.stubs.len()
     }
 
-    pub(crate) fn insert(&mut self, key: FlowKey, stub: Stub, now: Duration) {
+    pub(crate) fn insert(&mut self, key: FlowKey, stub: Remains, now: Duration) {
         if self.limit == 0 {
             return;
         }
@@ -46,14 +40,19 @@ impl TimeWait {
         self.order.push_back((expires, key));
     }
 
-    pub(crate) fn get(&self, key: &FlowKey) -> Option<Stub> {
+    pub(crate) fn get(&self, key: &FlowKey) -> Option<Remains> {
         self.stubs.get(key).map(|(_, stub)| *stub)
     }
 
-    /// Whether a SYN with this sequence number may begin a new connection of the same flow
-    /// (RFC 9293 §3.10.7.4: beyond everything that the old one received); if so the stub is gone.
-    pub(crate) fn give_way(&mut self, key: &FlowKey, sequence: u32) -> bool {
-        let newer = self.get(key).is_some_and(|stub| distance(sequence, stub.receive_next) > 0);
+    /// Whether a SYN may begin a new connection of the same flow: its sequence number lies beyond
+    /// everything that the old one received (RFC 9293 §3.10.7.4), or its timestamp does (RFC 6191
+    /// §2). If so the stub is gone.
+    pub(crate) fn give_way(&mut self, key: &FlowKey, syn: &Syn) -> bool {
+        let newer = self.get(key).is_some_and(|stub| {
+            let stamps = stub.stamps.zip(syn.timestamp);
+            distance(syn.sequence, stub.receive_next) > 0
+                || stamps.is_some_and(|((_, recent), value)| distance(value, recent) > 0)
+        });
         if newer {
             self.stubs.remove(key);
         }
@@ -84,7 +83,16 @@ mod tests {
     #[test]
     fn ends_are_bounded_expire_and_give_way_to_newer_connections() {
         let mut table = TimeWait::new(Secret::new([1; 16]), 3, Duration::from_secs(30));
-        let stub = Stub { send_next: 1, receive_next: 100, window: 5 };
+        let stamps = Some((0, 50));
+        let stub = Remains { send_next: 1, receive_next: 100, window: 5, stamps };
+        let syn = |sequence, timestamp| Syn {
+            sequence,
+            segment_size: 1460,
+            window_scale: None,
+            sack: false,
+            window: 0,
+            timestamp,
+        };
         let key = |port| FlowKey {
             local: "10.0.0.1:80".parse().unwrap(),
             remote: std::net::SocketAddr::from(([10, 0, 0, 2], port)),
@@ -94,10 +102,10 @@ mod tests {
         }
         assert_eq!(table.len(), 3);
         assert_eq!(table.get(&key(1)), None);
-        assert!(!table.give_way(&key(5), 99), "an old SYN is no new connection");
-        assert!(table.give_way(&key(5), 101));
+        assert!(!table.give_way(&key(5), &syn(99, Some(50))), "an old SYN is no new connection");
+        assert!(table.give_way(&key(5), &syn(101, None)));
         assert_eq!(table.get(&key(5)), None);
-        table.expire(Duration::from_secs(33));
+        assert!(table.give_way(&key(4), &syn(99, Some(51))));
         assert_eq!(table.len(), 1);
         table.expire(table.next_expiry().unwrap());
         assert_eq!(table.len(), 0);

@@ -103,12 +103,16 @@ fn runs() -> Vec<Run> {
         run("1 ms, loss 0.1 %", weather(1, 0, 0, 1), 1 << 20),
         run("25 ms, loss 0.1 %", weather(1, 0, 0, 25), 1 << 20),
         run("25 ms, loss 1 %", weather(10, 0, 0, 25), 1 << 20),
+        run("25 ms, 8 MiB", weather(0, 0, 0, 25), 8 << 20),
+        run("25 ms, loss 0.1 %, 8 MiB", weather(1, 0, 0, 25), 8 << 20),
+        run("25 ms, loss 1 %, 8 MiB", weather(10, 0, 0, 25), 8 << 20),
         run("25 ms, loss 5 %", weather(50, 0, 0, 25), 1 << 18),
         run("1 ms, duplicates 10 %", weather(0, 100, 0, 1), 1 << 20),
         run("5 ms, reordering 10 %", weather(0, 0, 100, 5), 1 << 20),
         run("5 ms, loss 2 %, duplicates 2 %, reordering 20 %", weather(20, 20, 200, 5), 1 << 18),
         Run { limits: tiny, ..run("1 ms, tiny windows, loss 1 %", weather(10, 0, 0, 1), 1 << 17) },
         Run { mtu: 9000, ..run("1 ms, MTU 9000, loss 0.1 %", weather(1, 0, 0, 1), 1 << 20) },
+        Run { mtu: 9000, ..run("25 ms, MTU 9000, loss 1 %", weather(10, 0, 0, 25), 8 << 20) },
     ]
 }
 

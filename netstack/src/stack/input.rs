@@ -1,39 +1,41 @@
 //! Frames in: the demultiplexer, and what it answers itself.
 //!
 //! A TCP segment goes to the connection of its flow, to a handshake, to a remembered end, or to a
-//! listener, in this order, each found by one look into a table. Nothing that matches none of them
-//! reaches smoltcp, which would answer with a reset.
+//! listener, in this order, each found by one look into a table.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use smoltcp::wire::{IpProtocol, TcpControl};
+use smoltcp::wire::{IpProtocol, TcpControl, TcpRepr, TcpTimestampRepr};
 
 use super::Stack;
 use crate::config::is_host;
+use crate::connection::Connection;
 use crate::counters::DropReason;
 use crate::device::Device;
 use crate::flow::FlowKey;
-use crate::guard::Verdict;
-use crate::half_open::{SEGMENT_MIN, Syn, completes};
-use crate::interface::{Direction, Splice, Wire, instant};
+use crate::half_open::{HalfOpen, Syn, completes};
+use crate::interface::{Direction, Wire};
 use crate::packet::{
-    ETHERNET, Header, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, bare_segment, distance, number, parse_ip,
-    parse_tcp, parse_udp, shift_acknowledgement, show_window, tcp_packet,
+    ETHERNET, Header, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, bare_segment, number, parse_ip, parse_tcp,
+    parse_udp,
 };
+use crate::tcp::{Answer, Tcp, stamp};
 
 /// Where a packet came from: the interface, and the neighbour.
 type From = (usize, [u8; 6]);
 
 impl<D: Device> Stack<D> {
     /// Takes one frame.
-    pub(super) fn input(&mut self, interface: usize, mut frame: D::Frame, now: Duration) {
+    pub(super) fn input(&mut self, interface: usize, frame: &D::Frame, now: Duration) {
         self.counters.frames_received += 1;
-        let octets = frame.as_mut();
+        let octets = frame.as_ref();
         if let Some(capture) = &mut self.capture {
             capture(interface, Direction::Received, octets, now);
         }
-        if let Err(reason) = self.frame(interface, octets, now) {
+        let port = &self.ports[interface];
+        let verify = !port.capabilities.trusted_checksums && !port.device.is_verified(frame);
+        if let Err(reason) = self.frame(interface, octets, verify, now) {
             self.counters.drop(reason);
         }
     }
@@ -41,7 +43,8 @@ impl<D: Device> Stack<D> {
     fn frame(
         &mut self,
         interface: usize,
-        frame: &mut [u8],
+        frame: &[u8],
+        verify: bool,
         now: Duration,
     ) -> Result<(), DropReason> {
         let (Some(to), Some(hardware), Some(&[high, low])) = (
@@ -65,7 +68,8 @@ impl<D: Device> Stack<D> {
             }
             TYPE_IPV4 | TYPE_IPV6 => {
                 let header = parse_ip(ether_type, &frame[ETHERNET..])?;
-                self.packet(from, ether_type, &header, unicast, frame, now)
+                let verify = Verify { unicast, checksums: verify };
+                self.packet(from, &header, verify, frame, now)
             }
             _ => Err(DropReason::Protocol),
         }
@@ -74,10 +78,9 @@ impl<D: Device> Stack<D> {
     fn packet(
         &mut self,
         from: From,
-        ether_type: u16,
         header: &Header,
-        unicast: bool,
-        frame: &mut [u8],
+        verify: Verify,
+        frame: &[u8],
         now: Duration,
     ) -> Result<(), DropReason> {
         let port = &self.ports[from.0];
@@ -87,7 +90,6 @@ impl<D: Device> Stack<D> {
             false => port.config.has(address),
         };
         let ours = has(header.destination);
-        let verify = !port.capabilities.trusted_checksums;
         let solicits = header.protocol == IpProtocol::Icmpv6;
         // Duplicate address detection solicits from the unspecified address (RFC 4862 §5.4.2).
         let plausible = is_host(header.source) || (solicits && header.source.is_unspecified());
@@ -97,13 +99,15 @@ impl<D: Device> Stack<D> {
             return Err(DropReason::Address);
         }
         let payload = ETHERNET + header.payload.start..ETHERNET + header.payload.end;
+        let Verify { unicast, checksums } = verify;
         match header.protocol {
             IpProtocol::Tcp if ours && unicast => {
-                self.segment(from, header, &mut frame[ETHERNET..], verify, now)
+                let segment = parse_tcp(header, &frame[payload], checksums)?;
+                self.segment(from, header, &segment, now)
             }
             IpProtocol::Udp if ours && unicast => {
                 let (source, destination, data) =
-                    parse_udp(header, &frame[payload.clone()], verify)?;
+                    parse_udp(header, &frame[payload.clone()], checksums)?;
                 let start = payload.start;
                 let data = &frame[start + data.start..start + data.end];
                 let remote = SocketAddr::new(header.source, source);
@@ -126,7 +130,7 @@ impl<D: Device> Stack<D> {
                 // pings cut this host off.
                 let neighbor = matches!(frame[payload].first(), Some(135 | 136));
                 if neighbor {
-                    self.learn(from.0, ether_type, &frame[ETHERNET..], now);
+                    self.learn(from.0, TYPE_IPV6, &frame[ETHERNET..], now);
                 }
                 if neighbor || self.may_reply(now) {
                     self.control(from.0, frame, now);
@@ -151,49 +155,51 @@ impl<D: Device> Stack<D> {
         &mut self,
         from: From,
         header: &Header,
-        packet: &mut [u8],
-        verify: bool,
+        segment: &TcpRepr<'_>,
         now: Duration,
     ) -> Result<(), DropReason> {
-        let segment = parse_tcp(header, &packet[header.payload.clone()], verify)?;
         let key = FlowKey {
             local: SocketAddr::new(header.destination, segment.dst_port),
             remote: SocketAddr::new(header.source, segment.src_port),
         };
         if let Some(&index) = self.flows.get(&key) {
-            return self.connection_segment(index, from, header, packet, now);
+            return self.connection_segment(index, from, segment, now);
         }
         if self.half_open.get(&key).is_some() {
-            return self.handshake_segment(&key, from, header, packet, now);
+            return self.handshake_segment(&key, from, segment, now);
         }
         let opens = segment.control == TcpControl::Syn && segment.ack_number.is_none();
         if let Some(stub) = self.time_wait.get(&key)
-            && !(opens && self.time_wait.give_way(&key, number(segment.seq_number)))
+            && !(opens && self.time_wait.give_way(&key, &Syn::read(segment)))
         {
             // A reset does not end TIME-WAIT (RFC 1337); anything else may be a lost last
             // acknowledgement.
             if segment.control != TcpControl::Rst && self.may_reply(now) {
                 let (sequence, next) = (stub.send_next, Some(stub.receive_next));
-                let answer = bare_segment(&key, TcpControl::None, sequence, next, stub.window);
+                let mut answer = bare_segment(&key, TcpControl::None, sequence, next, stub.window);
+                answer.timestamp = stub.stamps.map(|(offset, recent)| TcpTimestampRepr {
+                    tsval: stamp(offset, now),
+                    tsecr: recent,
+                });
                 self.reply(&key, &answer, from, now);
             }
             return Ok(());
         }
         let Some(listener) = self.listener_of(key.local) else {
-            self.refuse(&key, &segment, from, now);
+            self.refuse(&key, segment, from, now);
             return Ok(());
         };
         if opens {
-            return self.open(&key, &Syn::read(&segment), from, now);
+            return self.open(&key, &Syn::read(segment), from, now);
         }
-        let redeemed = self.half_open.redeem(&key, &segment, now);
+        let redeemed = self.half_open.redeem(&key, segment, now);
         let Some((syn, sequence)) = redeemed.filter(|_| segment.control != TcpControl::Rst) else {
-            self.refuse(&key, &segment, from, now);
+            self.refuse(&key, segment, from, now);
             return Ok(());
         };
-        self.admit(listener, &key, &syn, sequence, from.0, now, now)?;
+        self.admit(listener, &key, (&syn, sequence), from.0, None, now)?;
         self.counters.cookies_accepted += 1;
-        self.deliver(&key, from, header, packet, now)
+        self.deliver(&key, from, segment, now)
     }
 
     /// Answers a SYN to a listener.
@@ -208,12 +214,13 @@ impl<D: Device> Stack<D> {
             return Err(DropReason::Malformed);
         }
         let mut sequence = self.secret.initial_sequence(key, now);
-        if !self.half_open.insert(*key, *syn, sequence, from, now) {
+        let cookie = !self.half_open.insert(*key, *syn, sequence, from, now);
+        if cookie {
             sequence = self.half_open.cookie(key, syn, now);
             self.counters.cookies_sent += 1;
         }
         self.counters.handshakes += 1;
-        self.answer_syn(key, syn, sequence, from, now);
+        self.answer_syn(key, syn, (sequence, cookie), from, now);
         Ok(())
     }
 
@@ -221,11 +228,9 @@ impl<D: Device> Stack<D> {
         &mut self,
         key: &FlowKey,
         from: From,
-        header: &Header,
-        packet: &mut [u8],
+        segment: &TcpRepr<'_>,
         now: Duration,
     ) -> Result<(), DropReason> {
-        let segment = parse_tcp(header, &packet[header.payload.clone()], false)?;
         let Some(entry) = self.half_open.get(key).copied() else { return Ok(()) };
         match segment.control {
             TcpControl::Rst => {
@@ -237,25 +242,28 @@ impl<D: Device> Stack<D> {
             }
             TcpControl::Syn if segment.ack_number.is_none() => {
                 if number(segment.seq_number) == entry.syn.sequence {
-                    self.answer_syn(key, &entry.syn, entry.sequence, from, now);
+                    self.half_open.answered_again(key);
+                    self.answer_syn(key, &entry.syn, (entry.sequence, false), from, now);
                     return Ok(());
                 }
                 // The peer began anew, and remembers nothing of the old handshake.
                 self.half_open.remove(key);
-                self.open(key, &Syn::read(&segment), from, now)
+                self.open(key, &Syn::read(segment), from, now)
             }
-            _ if completes(&entry, &segment) => {
+            _ if completes(&entry, segment) => {
                 let Some(listener) = self.listener_of(key.local) else {
                     self.half_open.remove(key);
-                    self.refuse(key, &segment, from, now);
+                    self.refuse(key, segment, from, now);
                     return Ok(());
                 };
-                self.admit(listener, key, &entry.syn, entry.sequence, from.0, entry.since, now)?;
+                let HalfOpen { syn, sequence, since, again, .. } = entry;
+                let trip = (!again).then(|| now.saturating_sub(since));
+                self.admit(listener, key, (&syn, sequence), from.0, trip, now)?;
                 self.half_open.remove(key);
-                self.deliver(key, from, header, packet, now)
+                self.deliver(key, from, segment, now)
             }
             _ => {
-                self.refuse(key, &segment, from, now);
+                self.refuse(key, segment, from, now);
                 Ok(())
             }
         }
@@ -265,12 +273,11 @@ impl<D: Device> Stack<D> {
         &mut self,
         key: &FlowKey,
         from: From,
-        header: &Header,
-        packet: &mut [u8],
+        segment: &TcpRepr<'_>,
         now: Duration,
     ) -> Result<(), DropReason> {
         let Some(&index) = self.flows.get(key) else { return Ok(()) };
-        self.connection_segment(index, from, header, packet, now)?;
+        self.connection_segment(index, from, segment, now)?;
         self.counters.accepted += 1;
         self.announce(index);
         Ok(())
@@ -280,93 +287,42 @@ impl<D: Device> Stack<D> {
         &mut self,
         index: u32,
         from: From,
-        header: &Header,
-        packet: &mut [u8],
+        segment: &TcpRepr<'_>,
         now: Duration,
     ) -> Result<(), DropReason> {
-        let reset = {
-            let segment = parse_tcp(header, &packet[header.payload.clone()], false)?;
-            segment.control == TcpControl::Rst
-        };
-        if reset {
-            // A reset must fit what was acknowledged last; so acknowledge all that has arrived.
-            self.flush(index, now);
-        }
+        let room = self.room();
         let Some(connection) = self.table.connection_mut(index) else { return Ok(()) };
-        let (acknowledges, repeat, window) = {
-            let segment = parse_tcp(header, &packet[header.payload.clone()], false)?;
-            let before = connection.guard.unacknowledged;
-            match connection.guard.judge(&segment) {
-                Verdict::Pass => {}
-                Verdict::Refuse { reason, challenge } => {
-                    if challenge && connection.guard.may_challenge(now) {
-                        self.challenge(index, from, now);
-                    }
-                    return Err(reason);
-                }
-            }
-            let duplicate = segment.ack_number.map(number) == Some(before)
-                && segment.payload.is_empty()
-                && segment.control == TcpControl::None
-                && distance(connection.guard.send_next, before) > 0;
-            connection.received(&segment, now);
-            // With nothing but a FIN outstanding, smoltcp loses its retransmission timer over three
-            // duplicates; and they tell nothing new.
-            if duplicate && connection.socket().send_queue() == 0 {
-                return Ok(());
-            }
-            // The answer to a tail-loss probe that acknowledges nothing proves a loss before the
-            // tail. smoltcp believes it only when it hears it three times.
-            let repeat = duplicate && connection.tail.take_answer();
-            let newly = connection.guard.unacknowledged.wrapping_sub(before);
-            let window = connection.shown_window(&segment, newly);
-            (segment.ack_number.is_some(), repeat, window)
-        };
-        show_window(&mut packet[header.payload.clone()], window);
-        if acknowledges && let Some(shift) = connection.shift {
-            shift_acknowledgement(&mut packet[header.payload.clone()], shift);
-        }
-        let raised = raise_segment_size(header, &packet[header.payload.clone()]);
-        let packet = raised.as_deref().unwrap_or(packet);
-        for _ in 0..if repeat { 3 } else { 1 } {
-            self.outbox.clear();
-            let Some(connection) = self.table.connection_mut(index) else { break };
-            let port = &mut self.ports[connection.port];
-            let mtu = port.capabilities.mtu;
-            let mut device = Splice::flow(Some(packet), &mut self.outbox, mtu);
-            port.flows.poll_ingress_single(instant(now), &mut device, &mut connection.set);
-            let mut wire = Wire { counters: &mut self.counters, capture: &mut self.capture, now };
-            for answer in self.outbox.packets_mut() {
-                if connection.sent(answer, now) {
-                    port.send_ip(answer, &mut wire);
-                }
-            }
-        }
+        let taken = connection.tcp.receive(segment, room, now);
+        let key = connection.key;
+        self.account(index);
         self.mark(index);
-        Ok(())
+        let Err(refusal) = taken else { return Ok(()) };
+        match refusal.answer {
+            Answer::Nothing => {}
+            Answer::Challenge => self.challenge(index, from, now),
+            Answer::Reset => self.send_reset(&key, segment, from, now),
+        }
+        Err(refusal.reason)
     }
 
     /// Tells the peer where the connection stands (RFC 5961 §3.2).
     fn challenge(&mut self, index: u32, from: From, now: Duration) {
-        let Some(connection) = self.table.connection(index) else { return };
-        let (key, guard) = (connection.key, &connection.guard);
-        let (sequence, next, window) = (guard.send_next, guard.receive_next, guard.window_field);
-        let answer = bare_segment(&key, TcpControl::None, sequence, next, window);
+        let Some(connection) = self.table.connection_mut(index) else { return };
+        let key = connection.key;
+        let answer = connection.tcp.challenge(&key, now);
         self.counters.challenges += 1;
         self.reply(&key, &answer, from, now);
     }
 
-    /// Makes the connection of a completed handshake: its socket is shown the SYN as if it came
-    /// at `since`, and its SYN|ACK, which the peer has already, is thrown away.
-    #[expect(clippy::too_many_arguments, reason = "what a handshake is made of")]
+    /// Makes the connection of a completed handshake: the peer's SYN and the own number, and how
+    /// long the peer took to answer.
     fn admit(
         &mut self,
         listener: u32,
         key: &FlowKey,
-        syn: &Syn,
-        sequence: u32,
+        (syn, sequence): (&Syn, u32),
         number: usize,
-        since: Duration,
+        trip: Option<Duration>,
         now: Duration,
     ) -> Result<(), DropReason> {
         let full = self.table.listener_mut(listener).is_none_or(|l| l.queue.len() >= l.backlog);
@@ -376,51 +332,22 @@ impl<D: Device> Stack<D> {
         if !self.has_buffers() {
             return Err(DropReason::NoBuffers);
         }
-        let mut connection = self.make_connection(*key, number, sequence);
-        if connection.socket_mut().listen(smoltcp_endpoint(key.local)).is_err() {
-            return Err(DropReason::Malformed);
-        }
-        let mut opening = syn.replay(key);
-        opening.window_len = connection.shown_window(&opening, 0);
-        let packet = tcp_packet(key.remote.ip(), key.local.ip(), &opening);
-        let port = &mut self.ports[number];
-        self.outbox.clear();
-        let mut device = Splice::flow(Some(&packet), &mut self.outbox, port.capabilities.mtu);
-        let then = instant(since);
-        port.flows.poll_ingress_single(then, &mut device, &mut connection.set);
-        port.flows.poll_egress(then, &mut device, &mut connection.set);
-        let mut answered = false;
-        for answer in self.outbox.packets_mut() {
-            answered |= connection.sent(answer, now);
-        }
-        if !answered || connection.shift.is_none() {
-            return Err(DropReason::Malformed);
-        }
-        connection.guard.peer_opened(syn.window_scale);
-        connection.heard(now);
-        connection.tail.acknowledged(sequence.wrapping_add(1), true, now);
+        let settings = self.settings(key, number, now);
+        let tcp = Tcp::accept(&settings, syn, sequence, trip, now);
+        let mut connection = Connection::new(*key, number, tcp);
         connection.backlog_of = Some(listener);
         self.keep_connection(connection);
         Ok(())
     }
 }
 
-/// A packet with the SYN of `segment` whose segment size is too small to be served, raised to the
-/// least that is; none if nothing is wrong with it.
-fn raise_segment_size(header: &Header, segment: &[u8]) -> Option<Vec<u8>> {
-    let mut syn = parse_tcp(header, segment, false).ok()?;
-    let small =
-        syn.control == TcpControl::Syn && syn.max_seg_size.is_some_and(|size| size < SEGMENT_MIN);
-    small.then(|| {
-        syn.max_seg_size = Some(SEGMENT_MIN);
-        tcp_packet(header.source, header.destination, &syn)
-    })
-}
-
-/// The address as smoltcp names what a socket listens on.
-pub(super) fn smoltcp_endpoint(address: SocketAddr) -> smoltcp::wire::IpListenEndpoint {
-    let ip: IpAddr = address.ip();
-    smoltcp::wire::IpListenEndpoint { addr: Some(ip.into()), port: address.port() }
+/// What is checked of a packet.
+#[derive(Clone, Copy)]
+struct Verify {
+    /// Its frame was for this host alone.
+    unicast: bool,
+    /// The checksums of TCP and UDP are to be verified.
+    checksums: bool,
 }
 
 fn sender(frame: &[u8]) -> Option<[u8; 6]> {

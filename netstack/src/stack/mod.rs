@@ -14,17 +14,16 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use smoltcp::socket::tcp::State;
-
 use crate::config::{InterfaceConfig, Limits};
 use crate::counters::{Census, Counters, DropReason};
 use crate::device::{Device, MTU_MAX, MTU_MIN};
 use crate::error::{ConfigError, SocketError};
 use crate::flow::{FlowKey, Secret};
 use crate::half_open::HalfOpenTable;
-use crate::interface::{self, Capture, Outbox, Port};
+use crate::interface::{self, Capture, Port};
 use crate::path_mtu::PathMtu;
 use crate::readiness::{Readiness, SocketId};
+use crate::tcp::{Settings, State};
 use crate::time_wait::TimeWait;
 use crate::timers::Timers;
 pub use tcp::{Close, Shutdown};
@@ -51,12 +50,13 @@ pub struct Stack<D> {
     limits: Limits,
     secret: Secret,
     capture: Option<Capture>,
-    outbox: Outbox,
     buffers_used: usize,
     orphans: usize,
     port_counter: u64,
     reply_window: (Duration, u32),
     more_input: bool,
+    /// The time of the last turn, for operations that are not told.
+    now: Duration,
 }
 
 impl<D: Device> Stack<D> {
@@ -79,12 +79,12 @@ impl<D: Device> Stack<D> {
             limits,
             secret,
             capture: None,
-            outbox: Outbox::default(),
             buffers_used: 0,
             orphans: 0,
             port_counter: 0,
             reply_window: (Duration::ZERO, 0),
             more_input: false,
+            now: Duration::ZERO,
         }
     }
 
@@ -150,13 +150,13 @@ impl<D: Device> Stack<D> {
             ..Census::default()
         };
         for connection in self.table.connections() {
-            match connection.socket().state() {
-                State::SynSent => census.connecting += 1,
-                State::Established | State::SynReceived => census.established += 1,
+            match connection.tcp.state() {
+                State::SynSent | State::SynReceived => census.connecting += 1,
+                State::Established => census.established += 1,
                 State::CloseWait | State::LastAck => census.closed_by_peer += 1,
                 State::FinWait1 | State::FinWait2 | State::Closing => census.closed_here += 1,
-                State::TimeWait => census.time_wait += 1,
-                State::Closed | State::Listen => {}
+                // Counted with the stubs.
+                State::TimeWait | State::Closed => {}
             }
         }
         census
@@ -173,6 +173,7 @@ impl<D: Device> Stack<D> {
     /// The first half of a turn: due timers, then received frames, at most
     /// [`Limits::frames_per_turn`] per interface.
     pub fn receive(&mut self, now: Duration) {
+        self.now = self.now.max(now);
         self.run_timers(now);
         self.more_input = false;
         for number in 0..self.ports.len() {
@@ -182,7 +183,7 @@ impl<D: Device> Stack<D> {
                     break;
                 }
                 let Some(frame) = self.ports[number].device.receive() else { break };
-                self.input(number, frame, now);
+                self.input(number, &frame, now);
             }
         }
     }
@@ -250,7 +251,13 @@ impl<D: Device> Stack<D> {
     fn run_timers(&mut self, now: Duration) {
         self.time_wait.expire(now);
         while let Some((key, entry)) = self.half_open.pop_due(now) {
-            self.answer_syn(&key, &entry.syn, entry.sequence, (entry.port, entry.hardware), now);
+            self.answer_syn(
+                &key,
+                &entry.syn,
+                (entry.sequence, false),
+                (entry.port, entry.hardware),
+                now,
+            );
         }
         while let Some((at, owner)) = self.timers.pop(now) {
             self.counters.timer_pops += 1;
@@ -291,10 +298,28 @@ impl<D: Device> Stack<D> {
         find(&self.listeners, local)
     }
 
+    /// Octets that buffers may still take.
+    fn room(&self) -> usize {
+        self.limits.buffers_total.saturating_sub(self.buffers_used)
+    }
+
+    /// Whether there is room for another connection.
     fn has_buffers(&self) -> bool {
-        let more = self.limits.receive_buffer + self.limits.send_buffer;
-        self.buffers_used + more <= self.limits.buffers_total
-            && self.table.len() < self.limits.sockets
+        self.room() > 0 && self.table.len() < self.limits.sockets
+    }
+
+    /// The settings of a connection's engine.
+    fn settings(&self, key: &FlowKey, number: usize, now: Duration) -> Settings {
+        let limits = &self.limits;
+        let (link_segment, path_segment) = self.ports[number].segment_sizes(key.remote.ip(), now);
+        Settings {
+            receive_buffer: limits.receive_buffer,
+            send_buffer: limits.send_buffer,
+            user_timeout: limits.user_timeout,
+            link_segment,
+            path_segment,
+            stamp_offset: self.secret.stamp_offset(key),
+        }
     }
 }
 

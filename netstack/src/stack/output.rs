@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use smoltcp::iface::PollResult;
-use smoltcp::socket::tcp::State;
 use smoltcp::wire::{TcpControl, TcpRepr};
 
 use super::{Stack, table::Entry};
@@ -12,10 +10,10 @@ use crate::device::Device;
 use crate::error::SocketError;
 use crate::flow::FlowKey;
 use crate::half_open::{Offer, Syn};
-use crate::interface::{Splice, Wire, instant};
+use crate::interface::Wire;
 use crate::packet::{bare_segment, tcp_packet};
 use crate::readiness::Readiness;
-use crate::time_wait::Stub;
+use crate::tcp::{State, stamp};
 use crate::timers::TimerOwner;
 
 impl<D: Device> Stack<D> {
@@ -26,7 +24,7 @@ impl<D: Device> Stack<D> {
             let Some(index) = self.dirty.pop_front() else { break };
             let Some(connection) = self.table.connection_mut(index) else { continue };
             connection.dirty = false;
-            self.probe(index, now);
+            self.on_time(index, now);
             let more = self.flush(index, now);
             self.settle(index, now);
             if more {
@@ -37,6 +35,7 @@ impl<D: Device> Stack<D> {
 
     /// Sends what a connection has; true if it has more.
     pub(super) fn flush(&mut self, index: u32, now: Duration) -> bool {
+        self.now = self.now.max(now);
         let Some(connection) = self.table.connection_mut(index) else { return false };
         let Some(port) = self.ports.get_mut(connection.port) else { return false };
         self.counters.connection_polls += 1;
@@ -44,91 +43,74 @@ impl<D: Device> Stack<D> {
             if !port.device.can_transmit() {
                 return true;
             }
-            self.outbox.clear();
-            let mut device = Splice::flow(None, &mut self.outbox, port.capabilities.mtu);
-            let result = port.flows.poll_egress(instant(now), &mut device, &mut connection.set);
+            let super_segment = port.super_segment();
+            let Some(segment) = connection.tcp.next_segment(&connection.key, super_segment, now)
+            else {
+                return false;
+            };
             let (counters, capture) = (&mut self.counters, &mut self.capture);
             let mut wire = Wire { counters, capture, now };
-            for packet in self.outbox.packets_mut() {
-                if connection.sent(packet, now) {
-                    port.send_segment(packet, connection.key.remote.ip(), &mut wire);
-                }
-            }
-            if result == PollResult::None {
-                return false;
-            }
+            port.send_segment(&connection.key, &connection.tcp, &segment, &mut wire);
         }
         true
     }
 
-    /// Sends the tail-loss probe if it is due, and ends what took too long.
-    fn probe(&mut self, index: u32, now: Duration) {
+    /// Does what is due for a connection, and ends what took too long.
+    fn on_time(&mut self, index: u32, now: Duration) {
         let Some(connection) = self.table.connection_mut(index) else { return };
-        let silence = connection.silence_ends(now);
-        if [connection.deadline, silence].into_iter().flatten().any(|deadline| deadline <= now) {
+        if connection.deadline.is_some_and(|deadline| deadline <= now) {
             connection.deadline = None;
-            connection.blame = Some(SocketError::TimedOut);
-            connection.socket_mut().abort();
+            if connection.is_connecting() {
+                connection.tcp.fail(SocketError::TimedOut);
+            } else {
+                connection.tcp.abort();
+            }
         }
-        let Some(packet) = connection.tail.fire(now) else { return };
-        let (number, remote) = (connection.port, connection.key.remote.ip());
-        self.counters.probes += 1;
-        let (counters, capture) = (&mut self.counters, &mut self.capture);
-        if let Some(port) = self.ports.get_mut(number) {
-            port.send_segment(&packet, remote, &mut Wire { counters, capture, now });
-        }
+        connection.tcp.on_time(now);
     }
 
     /// Looks at a connection after it was polled.
     pub(super) fn settle(&mut self, index: u32, now: Duration) {
         let id = self.table.id(index);
         let fin_wait = self.limits.fin_wait;
+        self.account(index);
         let Some(connection) = self.table.connection_mut(index) else { return };
+        let counts = connection.tcp.take_counts();
+        self.counters.retransmitted += counts.retransmitted;
+        self.counters.timeouts += counts.timeouts;
+        self.counters.probes += counts.probes;
+        self.counters.repairs_undone += counts.undone;
         connection.note_state();
-        let state = connection.previous;
+        let state = connection.tcp.state();
         if !connection.owned {
             if state == State::FinWait2 && connection.deadline.is_none() {
                 connection.deadline = Some(now + fin_wait);
             }
             // Nobody will read it: the peer must know (RFC 1122 §4.2.2.13).
-            if connection.socket().recv_queue() > 0 && state != State::Closed {
-                connection.socket_mut().abort();
+            if connection.tcp.readable() > 0 && state != State::Closed {
+                connection.tcp.abort();
                 return self.mark(index);
             }
         }
-        let over = state == State::Closed && connection.socket().remote_endpoint().is_none();
-        let remembered = state == State::TimeWait && !connection.owned;
-        if over || remembered {
+        let remembered = state == State::TimeWait;
+        if connection.tcp.is_over() || remembered {
             let key = connection.key;
+            // The stub answers from now on; what is unread stays with the socket.
             if self.flows.get(&key) == Some(&index) {
                 self.flows.remove(&key);
+                if remembered {
+                    self.time_wait.insert(key, connection.tcp.remains(), now);
+                }
             }
-            if remembered {
-                let guard = &connection.guard;
-                let stub = Stub {
-                    send_next: guard.send_next,
-                    receive_next: guard.receive_next.unwrap_or(0),
-                    window: guard.window_field,
-                };
-                self.time_wait.insert(key, stub, now);
-            }
-            let Some(connection) = self.table.connection_mut(index) else { return };
             if !connection.owned {
                 return self.discard(index);
             }
         }
-        let Some(connection) = self.table.connection_mut(index) else { return };
         let again = if connection.take_arrival() { Readiness::READABLE } else { Readiness::NONE };
         let level = connection.readiness();
         connection.edges.update(id, level, again, &mut self.events);
-        let own = [connection.deadline, connection.tail.due(), connection.silence_ends(now)];
-        let mut deadline = own.into_iter().flatten().min();
-        if let Some(port) = self.ports.get_mut(connection.port)
-            && let Some(at) = port.flows.poll_at(instant(now), &connection.set)
-        {
-            let at = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0));
-            deadline = Some(deadline.map_or(at, |other| other.min(at)));
-        }
+        let times = [connection.deadline, connection.tcp.deadline()];
+        let deadline = times.into_iter().flatten().min();
         if deadline.is_some_and(|at| at <= now) {
             return self.mark(index);
         }
@@ -136,6 +118,15 @@ impl<D: Device> Stack<D> {
         let mut armed = connection.armed;
         self.timers.arm(owner, &mut armed, deadline);
         connection.armed = armed;
+    }
+
+    /// Counts the memory that a connection holds.
+    pub(super) fn account(&mut self, index: u32) {
+        if let Some(connection) = self.table.connection_mut(index) {
+            let held = connection.tcp.held();
+            self.buffers_used = self.buffers_used - connection.buffers + held;
+            connection.buffers = held;
+        }
     }
 
     /// Forgets a connection that is over.
@@ -174,20 +165,21 @@ impl<D: Device> Stack<D> {
         }
     }
 
-    /// Sends the SYN|ACK of a handshake.
+    /// Sends the SYN|ACK of a handshake; its number may be a cookie.
     pub(super) fn answer_syn(
         &mut self,
         key: &FlowKey,
         syn: &Syn,
-        sequence: u32,
+        (sequence, cookie): (u32, bool),
         to: (usize, [u8; 6]),
         now: Duration,
     ) {
-        let Some(port) = self.ports.get(to.0) else { return };
-        let headers = if key.local.is_ipv4() { 40 } else { 60 };
+        let settings = self.settings(key, to.0, now);
         let offer = Offer {
-            segment_size: u16::try_from(port.capabilities.mtu - headers).unwrap_or(u16::MAX),
-            receive_buffer: self.limits.receive_buffer,
+            segment_size: u16::try_from(settings.link_segment).unwrap_or(u16::MAX),
+            receive_buffer: settings.receive_buffer,
+            stamp: stamp(settings.stamp_offset, now),
+            cookie,
         };
         self.reply(key, &offer.answer(key, syn, sequence), to, now);
     }
@@ -201,6 +193,17 @@ impl<D: Device> Stack<D> {
         now: Duration,
     ) {
         self.counters.drop(DropReason::NoSocket);
+        self.send_reset(key, segment, to, now);
+    }
+
+    /// Answers a segment with a reset, unless it is one, within the limit.
+    pub(super) fn send_reset(
+        &mut self,
+        key: &FlowKey,
+        segment: &TcpRepr<'_>,
+        to: (usize, [u8; 6]),
+        now: Duration,
+    ) {
         if segment.control == TcpControl::Rst || !self.may_reply(now) {
             return;
         }

@@ -4,16 +4,15 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use smoltcp::socket::tcp::State;
-
 use super::table::{Entry, Listener};
-use super::{Stack, input::smoltcp_endpoint, unspecified};
+use super::{Stack, unspecified};
 use crate::config::is_host;
 use crate::connection::Connection;
 use crate::device::Device;
 use crate::error::SocketError;
 use crate::flow::FlowKey;
 use crate::readiness::{Edges, Readiness, SocketId};
+use crate::tcp::{State, Tcp};
 
 /// The first ephemeral port (RFC 6335 §6).
 const EPHEMERAL: u16 = 49_152;
@@ -141,15 +140,9 @@ impl<D: Device> Stack<D> {
             return Err(SocketError::NoBuffers);
         }
         let initial = self.secret.initial_sequence(&key, now);
-        let mut connection = self.make_connection(key, number, initial);
+        let tcp = Tcp::connect(&self.settings(&key, number, now), initial);
+        let mut connection = Connection::new(key, number, tcp);
         connection.deadline = Some(now + self.limits.connect);
-        let context = self.ports[number].flows.context();
-        let socket = connection.socket_mut();
-        let remote_endpoint = (smoltcp::wire::IpAddress::from(remote.ip()), remote.port());
-        socket
-            .connect(context, remote_endpoint, smoltcp_endpoint(key.local))
-            .map_err(|_| SocketError::InvalidAddress)?;
-        connection.note_state();
         self.counters.connects += 1;
         Ok(self.keep_connection(connection))
     }
@@ -160,19 +153,19 @@ impl<D: Device> Stack<D> {
     /// [`SocketError::WouldBlock`] if the buffer is full or the connection does not stand yet; the
     /// connection's error, once; [`SocketError::BrokenPipe`] after the end of sending.
     pub fn send(&mut self, id: SocketId, data: &[u8]) -> Result<usize, SocketError> {
+        let room = self.room();
         let connection = self.open_connection(id)?;
         if let Some(error) = connection.error.take() {
             return Err(error);
         }
-        if connection.write_shut || !connection.socket().may_send() {
-            let connecting = connection.socket().state() == State::SynSent;
-            let wait = connecting && !connection.write_shut;
+        if connection.write_shut || !connection.tcp.state().may_send() {
+            let wait = connection.is_connecting() && !connection.write_shut;
             return Err(if wait { SocketError::WouldBlock } else { SocketError::BrokenPipe });
         }
         if data.is_empty() {
             return Ok(0);
         }
-        let sent = connection.socket_mut().send_slice(data).map_err(|_| SocketError::BrokenPipe)?;
+        let sent = connection.tcp.write(data, room);
         connection.starved = sent < data.len();
         self.touch(id);
         if sent == 0 { Err(SocketError::WouldBlock) } else { Ok(sent) }
@@ -186,8 +179,7 @@ impl<D: Device> Stack<D> {
         self.read(id, buffer, false)
     }
 
-    /// Reads received data and leaves it there (MSG_PEEK): what lies in one piece at the front of
-    /// the buffer, which may be less than all.
+    /// Reads received data and leaves it there (MSG_PEEK).
     ///
     /// # Errors
     /// As [`Stack::recv`].
@@ -196,26 +188,22 @@ impl<D: Device> Stack<D> {
     }
 
     fn read(&mut self, id: SocketId, buffer: &mut [u8], keep: bool) -> Result<usize, SocketError> {
+        let (now, may_grow) = (self.now, self.room() > self.limits.buffers_total / 2);
         let connection = self.open_connection(id)?;
         if connection.read_shut || buffer.is_empty() {
             return Ok(0);
         }
-        if connection.socket().recv_queue() == 0 {
+        if connection.tcp.readable() == 0 {
             if let Some(error) = connection.error.take() {
                 return Err(error);
             }
-            return match connection.socket().state() {
-                State::SynSent => Err(SocketError::WouldBlock),
-                State::Closed => Ok(0),
-                _ if connection.peer_ended() => Ok(0),
-                _ => Err(SocketError::WouldBlock),
-            };
+            let ended = connection.tcp.state() == State::Closed || connection.tcp.peer_ended();
+            return if ended { Ok(0) } else { Err(SocketError::WouldBlock) };
         }
-        let socket = connection.socket_mut();
         if keep {
-            return socket.peek_slice(buffer).map_err(|_| SocketError::NotConnected);
+            return Ok(connection.tcp.peek(buffer));
         }
-        let read = socket.recv_slice(buffer).map_err(|_| SocketError::NotConnected)?;
+        let read = connection.tcp.read(buffer, may_grow, now);
         connection.take_arrival();
         self.touch(id);
         Ok(read)
@@ -227,8 +215,8 @@ impl<D: Device> Stack<D> {
     /// # Errors
     /// If the socket is no open connection.
     pub fn queued(&mut self, id: SocketId) -> Result<(usize, usize), SocketError> {
-        let socket = self.open_connection(id)?.socket();
-        Ok((socket.recv_queue(), socket.send_queue()))
+        let tcp = &self.open_connection(id)?.tcp;
+        Ok((tcp.readable(), tcp.unacknowledged()))
     }
 
     /// Shuts halves of a connection down.
@@ -237,15 +225,16 @@ impl<D: Device> Stack<D> {
     /// [`SocketError::NotConnected`] if there is no connection any more or not yet.
     pub fn shutdown(&mut self, id: SocketId, how: Shutdown) -> Result<(), SocketError> {
         let connection = self.open_connection(id)?;
-        if matches!(connection.socket().state(), State::Closed | State::SynSent) {
+        if connection.is_connecting() || connection.tcp.state() == State::Closed {
             return Err(SocketError::NotConnected);
         }
         if how != Shutdown::Write {
             connection.read_shut = true;
+            connection.tcp.discard();
         }
         if how != Shutdown::Read {
             connection.write_shut = true;
-            connection.socket_mut().close();
+            connection.tcp.close();
         }
         self.touch(id);
         Ok(())
@@ -288,20 +277,14 @@ impl<D: Device> Stack<D> {
         connection.owned = false;
         connection.backlog_of = None;
         self.orphans += 1;
-        let unread = connection.socket().recv_queue() > 0;
-        let connecting = connection.socket().state() == State::SynSent;
-        if how == Close::Reset || unread || connecting {
-            connection.aborted = true;
-            connection.socket_mut().abort();
+        if how == Close::Reset || connection.tcp.readable() > 0 || connection.is_connecting() {
+            connection.tcp.abort();
         } else {
-            connection.socket_mut().close();
+            connection.tcp.close();
         }
-        if connecting {
-            // The peer knows nothing that could be reset; a late SYN|ACK is.
-            return self.discard(index);
-        }
-        let over = connection.socket().remote_endpoint().is_none();
-        if over {
+        // Nothing is left to say, or a stub says it. A peer that knows nothing yet has nothing that
+        // could be reset; a late SYN|ACK is.
+        if connection.tcp.is_over() || connection.tcp.state() == State::TimeWait {
             return self.discard(index);
         }
         self.mark(index);
@@ -325,10 +308,10 @@ impl<D: Device> Stack<D> {
     /// [`SocketError::NotConnected`] if there is none.
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, SocketError> {
         match self.table.entry(id).ok_or(SocketError::BadSocket)? {
-            Entry::Connection(connection) => match connection.socket().state() {
-                State::SynSent => Err(SocketError::NotConnected),
-                _ => Ok(connection.key.remote),
-            },
+            Entry::Connection(connection) if connection.is_connecting() => {
+                Err(SocketError::NotConnected)
+            }
+            Entry::Connection(connection) => Ok(connection.key.remote),
             Entry::Udp(socket) => socket.remote.ok_or(SocketError::NotConnected),
             Entry::Listener(_) => Err(SocketError::NotConnected),
         }
@@ -339,7 +322,7 @@ impl<D: Device> Stack<D> {
     /// # Errors
     /// If the socket is no open connection.
     pub fn set_nodelay(&mut self, id: SocketId, nodelay: bool) -> Result<(), SocketError> {
-        self.open_connection(id)?.socket_mut().set_nagle_enabled(!nodelay);
+        self.open_connection(id)?.tcp.set_nodelay(nodelay);
         Ok(())
     }
 
@@ -353,7 +336,7 @@ impl<D: Device> Stack<D> {
         id: SocketId,
         interval: Option<Duration>,
     ) -> Result<(), SocketError> {
-        self.open_connection(id)?.set_keepalive(interval);
+        self.open_connection(id)?.tcp.set_keepalive(interval);
         self.touch(id);
         Ok(())
     }
@@ -363,7 +346,7 @@ impl<D: Device> Stack<D> {
     /// # Errors
     /// If the socket is no open connection.
     pub fn set_user_timeout(&mut self, id: SocketId, timeout: Duration) -> Result<(), SocketError> {
-        self.open_connection(id)?.user_timeout = timeout;
+        self.open_connection(id)?.tcp.set_user_timeout(timeout);
         self.touch(id);
         Ok(())
     }
@@ -379,6 +362,7 @@ impl<D: Device> Stack<D> {
 
     /// After an operation: the level is known to the caller, and there may be something to send.
     fn touch(&mut self, id: SocketId) {
+        self.account(id.index);
         if let Some(connection) = self.table.connection_mut(id.index) {
             let level = connection.readiness();
             connection.edges.update(id, level, Readiness::NONE, &mut self.events);
@@ -386,14 +370,7 @@ impl<D: Device> Stack<D> {
         self.mark(id.index);
     }
 
-    pub(super) fn make_connection(&self, key: FlowKey, port: usize, initial: u32) -> Connection {
-        let limits = &self.limits;
-        let (receive, send) = (limits.receive_buffer, limits.send_buffer);
-        Connection::new(key, port, initial, receive, send, limits.user_timeout)
-    }
-
     pub(super) fn keep_connection(&mut self, connection: Connection) -> SocketId {
-        self.buffers_used += connection.buffers;
         let key = connection.key;
         let id = self.table.insert(Entry::Connection(Box::new(connection)));
         self.flows.insert(key, id.index);

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use smoltcp::socket::tcp::State;
 use smoltcp::wire::IpProtocol;
 
 use super::table::Entry;
@@ -14,8 +13,9 @@ use crate::device::Device;
 use crate::error::SocketError;
 use crate::flow::FlowKey;
 use crate::icmp::{self, Complaint, Verdict};
-use crate::packet::{Header, distance, udp_packet};
+use crate::packet::{Header, udp_packet};
 use crate::readiness::{Readiness, SocketId};
+use crate::tcp::State;
 use crate::udp::UdpSocket;
 
 impl<D: Device> Stack<D> {
@@ -179,21 +179,20 @@ impl<D: Device> Stack<D> {
         let key = FlowKey { local: complaint.local, remote: complaint.remote };
         let Some(&index) = self.flows.get(&key) else { return true };
         let Some(connection) = self.table.connection_mut(index) else { return true };
-        let guard = &connection.guard;
-        let named = distance(complaint.sequence, guard.unacknowledged) >= 0
-            && distance(complaint.sequence, guard.send_next) < 0;
-        if !named || connection.shift.is_none() {
+        if !connection.tcp.names(complaint.sequence) {
             return true;
         }
         match complaint.verdict {
             Verdict::TooBig(mtu) => {
-                let number = connection.port;
-                self.ports[number].paths.learn(key.remote.ip(), mtu, now);
+                let port = &mut self.ports[connection.port];
+                port.paths.learn(key.remote.ip(), mtu, now);
+                let (_, path_segment) = port.segment_sizes(key.remote.ip(), now);
+                connection.tcp.narrow_path(path_segment);
+                self.mark(index);
             }
             // An established connection outlives what routers say (RFC 1122 §4.2.3.9).
-            Verdict::Unreachable(error) if connection.socket().state() == State::SynSent => {
-                connection.blame = Some(error);
-                connection.socket_mut().close();
+            Verdict::Unreachable(error) if connection.tcp.state() == State::SynSent => {
+                connection.tcp.fail(error);
                 self.mark(index);
             }
             Verdict::Unreachable(_) => {}

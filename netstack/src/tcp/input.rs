@@ -507,7 +507,7 @@ impl Tcp {
         self.quick = self.quick.saturating_sub(1);
         match taken {
             Taken::InOrder { gap: false }
-                if pending < 2 * self.rx.segment() && !quick && !self.rx.ended() =>
+                if pending < self.rx.patience() && !quick && !self.rx.ended() =>
             {
                 if self.acknowledge == Acknowledge::No {
                     self.acknowledge = Acknowledge::By(now + ACK_DELAY);

@@ -52,7 +52,7 @@ use rtt::RoundTrip;
 use scoreboard::Scoreboard;
 use sequence::{Numbers, Position, START};
 
-pub(crate) use input::{Answer, Refusal};
+pub(crate) use input::Answer;
 pub(crate) use options::stamp;
 pub(crate) use output::Outgoing;
 pub(crate) use receiver::{first_window, scale_for};
@@ -388,14 +388,13 @@ impl Tcp {
         self.header(key, TcpControl::None, self.tx.next, now)
     }
 
-    /// The numbers and the clock that outlive the connection: next to send, next to receive,
-    /// window field, and if agreed on, the clock's offset and the peer's newest stamp.
+    /// What outlives the connection.
     pub(crate) fn remains(&mut self) -> Remains {
         Remains {
             send_next: self.tx.numbers.wire(self.tx.next),
             receive_next: self.rx.numbers.wire(self.rx.next),
             window: self.rx.offer(),
-            stamps: self.options.stamps,
+            stamps: self.options.stamps.map(|stamps| (stamps.offset(), stamps.recent())),
         }
     }
 
@@ -443,10 +442,11 @@ impl Tcp {
 }
 
 /// What is remembered of a connection that ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Remains {
     pub(crate) send_next: u32,
     pub(crate) receive_next: u32,
     pub(crate) window: u16,
-    pub(crate) stamps: Option<Stamps>,
+    /// The timestamp clock's offset and the peer's newest stamp, if stamps were agreed on.
+    pub(crate) stamps: Option<(u32, u32)>,
 }

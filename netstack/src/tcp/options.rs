@@ -23,6 +23,11 @@ impl Stamps {
         Self { offset, recent: 0, recent_at: Duration::ZERO }
     }
 
+    /// Where the clock began.
+    pub(crate) fn offset(self) -> u32 {
+        self.offset
+    }
+
     /// The stamp of a segment that is sent now.
     pub(crate) fn now(self, now: Duration) -> u32 {
         stamp(self.offset, now)

@@ -66,7 +66,7 @@ impl Islands {
             let octets = self.take(next).unwrap_or_default();
             let until = next + octets.len() as u64;
             if next < end {
-                duplicate = duplicate.or(Some((next, until.min(end))));
+                duplicate.get_or_insert_with(|| (next, until.min(end)));
             }
             if until > end {
                 island.extend_from_slice(&octets[length(end - next)..]);

@@ -100,9 +100,10 @@ impl Receiver {
         self.right
     }
 
-    /// The size of the segments that arrive.
-    pub(crate) fn segment(&self) -> u64 {
-        self.segment as u64
+    /// How many octets may arrive before they are acknowledged at once: two segments (RFC 5681
+    /// §4.2), and no more than half of what the window could ever be.
+    pub(crate) fn patience(&self) -> u64 {
+        (2 * self.segment as u64).min(self.limit as u64 / 2)
     }
 
     /// Memory in octets.
@@ -153,7 +154,7 @@ impl Receiver {
         if fin && self.fin.is_none() && end >= self.next {
             self.fin = Some(end);
         }
-        if end < self.next || (data.is_empty() && !self.fin.is_some_and(|at| at == self.next)) {
+        if end < self.next || (data.is_empty() && self.fin != Some(self.next)) {
             return Taken::OutOfOrder;
         }
         if start > self.next {
@@ -277,7 +278,7 @@ mod tests {
         assert_eq!(receiver.scale, 5);
         let right = receiver.right();
         assert_eq!(receiver.take(FIRST, &[1; 1000], false, 1 << 20), Taken::InOrder { gap: false });
-        assert_eq!(receiver.offer(), (64_535u32).div_ceil(32) as u16, "rounded up, not down");
+        assert_eq!(receiver.offer(), 64_535u16.div_ceil(32), "rounded up, not down");
         assert!(receiver.right() >= right);
         let mut buffer = [0; 900];
         receiver.read(&mut buffer, None, true, Duration::ZERO);

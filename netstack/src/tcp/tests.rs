@@ -240,7 +240,7 @@ pub(super) fn stream(side: usize, length: usize) -> Vec<u8> {
 
 /// What a device makes of a segment that it shall cut.
 fn cut(segment: &Outgoing, data: &[u8]) -> Vec<Flying> {
-    let size = segment.segment_size.unwrap_or(data.len().max(1));
+    let size = segment.segment_size.unwrap_or_else(|| data.len().max(1));
     if data.is_empty() {
         return vec![Flying { header: segment.header, data: Vec::new() }];
     }
