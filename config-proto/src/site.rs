@@ -15,6 +15,9 @@ pub struct SiteSettings {
     /// The branch or tag. Absent: the remote's own, and `main` for a site that is pushed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+    /// What object ids are while nothing was pushed yet: `sha1` or `sha256`. Absent: `sha1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object_format: Option<String>,
     /// The user for HTTP, beside the password. Absent: `git`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,

@@ -87,7 +87,8 @@ impl Listeners {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+/// Binds one address.
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     try_bind(address).map_err(|error| BindError { address, error })
 }
 

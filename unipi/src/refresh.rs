@@ -1,8 +1,8 @@
-//! Refreshing: from "something may be new" to a new site that is served and kept for the next start.
+//! Refreshing: from "something may be new" to a look at the remote, and to a new site where there is something new.
 //!
-//! One refresh runs at a time. What is asked for while it runs makes one more, however often it was asked: a burst of
-//! webhooks costs two looks at the remote. A failure leaves the old site in place and is tried again, at growing
-//! distances.
+//! Each site has one loop, and one look runs at a time. What is asked for while it runs makes one more, however often it
+//! was asked: a burst of webhooks costs two looks at the remote. A failure leaves the old site in place and is tried
+//! again, at growing distances; a commit that was refused is not fetched again unless somebody asks.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::git::{self, FetchError, Fetched, Generation as Tree, Remote};
-use crate::serve::unix_now;
-use crate::site::{
-    BuildError, BuildOptions, CommitInfo, Entry, EntryKind, Generations, Problem, Site, Source,
-    build,
-};
-use crate::storage::Storage;
-use crate::webhook::Hook;
+use crate::git::{FetchError, Fetched, Remote, fetch_unless};
+use crate::sites::{DeployError, Hosted, Trust};
 
 /// What asks for a refresh, and what became of them.
 #[derive(Debug, Default)]
@@ -59,97 +53,53 @@ pub enum RefreshError {
     Fetch(#[from] FetchError),
     /// What was fetched.
     #[error("{0}")]
-    Build(#[from] BuildError),
-}
-
-/// When the remote is looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Schedule {
-    /// Look this often unasked.
-    pub poll: Option<Duration>,
-}
-
-/// Keeps a site fresh.
-pub struct Refresher {
-    /// Where from.
-    pub remote: Remote,
-    /// What a fetch may cost.
-    pub limits: git::Limits,
-    /// How a site is made.
-    pub options: BuildOptions,
-    /// Where it goes.
-    pub generations: Arc<Generations>,
-    /// Who asks.
-    pub requests: Arc<Requests>,
-    /// Where it is kept for the next start.
-    pub storage: Option<Storage>,
-    /// Whose deliveries may come again after a failure.
-    pub hook: Option<Arc<Hook>>,
-    /// When.
-    pub schedule: Schedule,
-    known: Option<Arc<Tree>>,
+    Deploy(#[from] DeployError),
 }
 
 /// The first pause after a failure; each further one is twice as long.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 /// The longest pause after a failure.
 const LAST_RETRY: Duration = Duration::from_secs(300);
+/// Who asks when nobody does.
+const POLL: &str = "poll";
+const RETRY: &str = "retry";
 
-impl Refresher {
-    /// A refresher that knows of nothing yet.
-    pub fn new(
-        remote: Remote,
-        limits: git::Limits,
-        options: BuildOptions,
-        generations: Arc<Generations>,
-        requests: Arc<Requests>,
-    ) -> Self {
-        let schedule = Schedule { poll: None };
-        let (storage, hook, known) = (None, None, None);
-        Self { remote, limits, options, generations, requests, storage, hook, schedule, known }
-    }
-
-    /// Serves what the last run kept, if it kept anything that is sound.
-    pub async fn restore(&mut self) {
-        let Some(storage) = &self.storage else { return };
-        match storage.load(&self.remote.url.to_string(), &self.limits).await {
-            Ok(None) => tracing::info!("the storage holds no site of this remote"),
-            Ok(Some(tree)) => {
-                let tree = Arc::new(tree);
-                match self.publish(&tree, "storage").await {
-                    Ok(()) => self.known = Some(tree),
-                    Err(error) => tracing::warn!(%error, "the kept site cannot be served"),
-                }
-            }
-            // Fetching again makes it whole.
-            Err(error) => tracing::warn!(%error, "the kept site is damaged and is fetched again"),
-        }
-    }
-
-    /// Refreshes whenever it is asked, polled or time to try again. Never returns.
-    pub async fn run(mut self) {
+impl Hosted {
+    /// Looks at the remote whenever somebody asks, it is time to, or time to try again; until the site is closed. A site
+    /// that is only pushed has nothing to look at.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let Some(remote) = &self.config.remote else { return };
+        let site = &self.name;
         self.requests.ask("start");
         let mut failures = 0_u32;
         loop {
             let pause = match failures {
-                0 => self.schedule.poll.map(with_jitter),
+                0 => self.config.poll.map(with_jitter),
                 failures => Some(with_jitter(retry_after(failures))),
             };
-            let by = self.next(pause, failures).await;
+            let by = tokio::select! {
+                by = self.requests.next(pause, failures) => by,
+                () = self.closing() => return,
+            };
             let started = Instant::now();
             self.requests.looks.fetch_add(1, Relaxed);
-            match self.refresh(&by).await {
+            match self.refresh(remote, &by).await {
                 Ok(changed) => {
                     failures = 0;
                     let took = started.elapsed();
-                    tracing::info!(by, changed, ?took, "looked at the remote");
+                    tracing::info!(site, by, changed, ?took, "looked at the remote");
                 }
+                Err(RefreshError::Deploy(DeployError::Closed)) => return,
                 Err(error) => {
-                    failures = failures.saturating_add(1);
                     self.requests.failures.fetch_add(1, Relaxed);
-                    tracing::warn!(by, %error, failures, "no new site; the old one stays");
-                    self.generations.failed(error.to_string(), &by, unix_now());
-                    if let Some(hook) = &self.hook {
+                    // What was refused is refused again; only who changes it can help.
+                    failures = match &error {
+                        RefreshError::Fetch(_) => failures.saturating_add(1),
+                        RefreshError::Deploy(_) => 0,
+                    };
+                    tracing::warn!(site, by, %error, failures, "no new site; the old one stays");
+                    self.failed(error.to_string(), &by).await;
+                    if let Some(Trust::Signed(hook)) = &self.config.hook {
                         hook.forget_deliveries();
                     }
                 }
@@ -157,11 +107,34 @@ impl Refresher {
         }
     }
 
+    async fn refresh(&self, remote: &Remote, by: &str) -> Result<bool, RefreshError> {
+        let (known, unwanted) = {
+            let trees = self.deploying.lock().await;
+            (trees.known.clone(), trees.unwanted)
+        };
+        let unwanted = unwanted.filter(|_| [POLL, RETRY].contains(&by));
+        // A fetch can be broken off at any point; what comes after it cannot.
+        let fetched = tokio::select! {
+            fetched = fetch_unless(remote, known.as_deref(), unwanted, &self.limits) => fetched?,
+            () = self.closing() => return Err(DeployError::Closed.into()),
+        };
+        let Fetched::New { generation: tree, .. } = fetched else {
+            self.looked(&*self.deploying.lock().await);
+            return Ok(false);
+        };
+        drop(known);
+        let mut trees = self.deploying.lock().await;
+        self.deploy(&mut trees, tree, by).await?;
+        Ok(true)
+    }
+}
+
+impl Requests {
     /// Waits for a reason to refresh; says whose it is.
     async fn next(&self, pause: Option<Duration>, failures: u32) -> String {
-        let unasked = if failures == 0 { "poll" } else { "retry" };
+        let unasked = if failures == 0 { POLL } else { RETRY };
         loop {
-            if let Some(by) = self.requests.take() {
+            if let Some(by) = self.take() {
                 return by;
             }
             let elapsed = async {
@@ -171,89 +144,10 @@ impl Refresher {
                 }
             };
             tokio::select! {
-                () = self.requests.asked.notified() => {}
+                () = self.asked.notified() => {}
                 () = elapsed => return unasked.to_owned(),
             }
         }
-    }
-
-    async fn refresh(&mut self, by: &str) -> Result<bool, RefreshError> {
-        let fetched = git::fetch(&self.remote, self.known.as_deref(), &self.limits).await?;
-        let Fetched::New { generation: tree, .. } = fetched else { return Ok(false) };
-        self.publish(&tree, by).await?;
-        if let Some(storage) = &self.storage {
-            let url = self.remote.url.to_string();
-            if let Err(error) = storage.keep(url, Arc::clone(&tree)).await {
-                tracing::warn!(%error, "the site is served, but not kept for the next start");
-            }
-        }
-        self.known = Some(tree);
-        Ok(true)
-    }
-
-    async fn publish(&self, tree: &Tree, by: &str) -> Result<(), RefreshError> {
-        let before: Vec<Arc<Site>> =
-            self.generations.kept().into_iter().map(|kept| kept.site).collect();
-        let site = build(source(tree), &self.options, &before, unix_now()).await?;
-        drop(before);
-        for problem in site.problems() {
-            tracing::warn!(%problem, "the site has a problem");
-        }
-        let generation = self.generations.publish(site, by, unix_now());
-        let (number, size) = (generation.number, generation.site.size());
-        tracing::info!(
-            number,
-            size,
-            commit = generation.site.commit().id,
-            by,
-            "a new site is there"
-        );
-        tokio::spawn(compress(generation.site));
-        Ok(())
-    }
-}
-
-/// Makes the compressed variants of a site, unless it goes out of use meanwhile.
-async fn compress(site: Arc<Site>) {
-    for (_, page) in site.pages() {
-        if Arc::strong_count(&site) == 1 {
-            return;
-        }
-        if page.compressible {
-            page.blob.compress().await;
-        }
-    }
-}
-
-/// What a tree means to the site's builder.
-fn source(tree: &Tree) -> Source {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let commit = &tree.commit;
-    let author = commit.author.split(|&byte| byte == b'<').next().unwrap_or_default();
-    let subject = commit.message.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let entries = tree.entries.iter().filter_map(|entry| {
-        let kind = match entry.kind {
-            git::EntryKind::File | git::EntryKind::Executable => EntryKind::File,
-            git::EntryKind::Symlink => EntryKind::Link,
-            // A notice tells of it.
-            git::EntryKind::Submodule => return None,
-        };
-        let (path, id) = (entry.path.to_vec(), entry.id.to_string());
-        Some(Entry { path, kind, id, data: entry.blob.clone() })
-    });
-    let notices = tree.notices.iter().map(|notice| {
-        let (git::Notice::Submodule { path } | git::Notice::LfsPointer { path }) = notice;
-        Problem { path: text(path), line: None, text: notice.to_string() }
-    });
-    Source {
-        commit: CommitInfo {
-            id: commit.id.to_string(),
-            time: u64::try_from(commit.time).unwrap_or(0),
-            author: text(author.trim_ascii()),
-            subject: text(subject),
-        },
-        entries: entries.collect(),
-        notices: notices.collect(),
     }
 }
 

@@ -3,23 +3,32 @@
 //! One single-threaded runtime does everything; only the storage's calls, which block, have threads of their own. On the
 //! first SIGTERM or SIGINT listeners close and open connections get time to end; a second one ends at once.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use config_proto::key::Key;
+use config_proto::site::SiteSettings;
+use config_proto::v2::GATEWAY_FRAME_BYTES;
+use control_port::administrator::{self, AdministratorError};
+use control_port::{KeyRing, Port};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use crate::git::{self, SshIdentity};
-use crate::listen::{BindError, Listeners};
+use crate::control::{Administration, KeysError};
+use crate::git::{self, Remote, RemoteUrl, SshIdentity};
+use crate::listen::{BindError, Listeners, bind};
 use crate::observe::Metrics;
 use crate::options::Options;
-use crate::refresh::{Refresher, Requests, Schedule};
-use crate::serve::{self, Counters, HookAt, Secure, Server, Trust};
-use crate::site::{BuildOptions, ContentTypes, Generations};
+use crate::push::{Token, TokenError};
+use crate::serve::{self, Counters, Secure, Server};
+use crate::site::{BuildOptions, ContentTypes};
+use crate::sites::{Config, DEFAULT, Defaults, Sites, SitesError, Trust, full_branch};
 use crate::storage::{Storage, StorageError};
-use crate::tls::{Start, TlsError};
+use crate::tls::{Names, Start, TlsError};
+use crate::trust::{AllowedSigners, SignersError};
 use crate::webhook::{EmptySecret, Hook, Secret};
 
 /// Why a site server did not start.
@@ -56,9 +65,37 @@ pub enum RunError {
         /// What is wrong.
         error: EmptySecret,
     },
+    /// The file with the push token holds none.
+    #[error("{}: {error}", path.display())]
+    Token {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        error: TokenError,
+    },
+    /// The file with the allowed signers holds no such list.
+    #[error("{}: {error}", path.display())]
+    Signers {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        error: SignersError,
+    },
+    /// How the site is to be had.
+    #[error("{0}")]
+    Site(String),
     /// The storage.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The sites in it.
+    #[error(transparent)]
+    Sites(#[from] SitesError),
+    /// The control keys in it.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The administrator's key.
+    #[error(transparent)]
+    Administrator(#[from] AdministratorError),
     /// The operating system gives no event loop or signals.
     #[error("the system refuses what the server needs: {0}")]
     System(#[from] std::io::Error),
@@ -71,105 +108,210 @@ pub enum RunError {
 pub fn run(options: &Options) -> Result<(), RunError> {
     // Listeners first: a port that is taken is found out before anything else is touched.
     let listeners = Listeners::open(options)?;
-    let storage = match &options.storage.storage {
-        Some(path) => {
-            let (size, format) = (options.storage.storage_size, options.storage.format);
-            Some(Storage::open(path, size, format)?)
-        }
-        None => None,
-    };
-    let tls = Start::new(&options.tls, storage.as_ref(), false)?;
+    let control = options.control.control.iter().copied().map(bind).collect::<Result<_, _>>()?;
+    let storage = storage(options)?;
+    let site = site(options)?;
+    let tls = Start::new(&options.tls, storage.as_ref(), !options.control.control.is_empty())?;
     let secure = tls.as_ref().map(|start| Secure {
         tls: Arc::clone(&start.tls),
         port: listeners.https_port().unwrap_or(options.listen.https_port),
         hsts: options.tls.hsts(),
     });
-    let (refresher, server) = build(options, storage, secure)?;
+    let sites = Sites::new(defaults(options), storage.clone());
+    let server = Server {
+        sites: Arc::clone(&sites),
+        limits: options.limits.serving(options.tls.handshake_timeout),
+        hook_path: options.refresh.hook.clone(),
+        push_path: options.publishing.push.clone(),
+        status_path: options.site.status_path.clone(),
+        secure,
+        trusted: options.listen.trust_forwarded.clone(),
+        counters: Counters::default(),
+    };
+    let port = match (control_key(options)?, storage) {
+        (Some(key), Some(storage)) => Some(control_port(options, key, &sites, storage)?),
+        _ => None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(options, refresher, server, listeners, tls));
+    let parts = Parts { server: Arc::new(server), site, listeners, control, port, tls };
+    let served = runtime.block_on(serve(options, parts));
     runtime.shutdown_timeout(LAST_WORDS);
     served
 }
 
-/// Puts the parts together.
-fn build(
-    options: &Options,
-    storage: Option<Storage>,
-    secure: Option<Secure>,
-) -> Result<(Refresher, Arc<Server>), RunError> {
-    let mut remote = options.remote.clone();
-    if let (Some(path), Some(host_key)) =
-        (&options.access.ssh_key_file, &options.access.ssh_authenticator)
-    {
-        let key = String::from_utf8_lossy(&read(path)?).into_owned();
-        remote.ssh =
-            Some(SshIdentity { private_key: Zeroizing::new(key), host_key: host_key.clone() });
-    }
-    let hook = match &options.refresh.hook_secret_file {
-        Some(path) => {
-            let secret = Secret::new(&read(path)?)
-                .map_err(|error| RunError::Secret { path: path.clone(), error })?;
-            Some(Arc::new(Hook::new(secret, remote.reference.clone())))
-        }
+/// What [`serve`] puts to work.
+struct Parts {
+    server: Arc<Server>,
+    site: Option<Config>,
+    listeners: Listeners,
+    control: Vec<TcpListener>,
+    port: Option<Arc<Port<Administration>>>,
+    tls: Option<Start>,
+}
+
+/// Opens the storage. Where nothing but the site of the command line can be in it, damage is put aside; what was added at
+/// run time is worth more than a quick start.
+fn storage(options: &Options) -> Result<Option<Storage>, RunError> {
+    let Some(path) = &options.storage.storage else { return Ok(None) };
+    let (size, format) = (options.storage.storage_size, options.storage.format);
+    let opened = match options.control.control.is_empty() {
+        true => Storage::open_replaceable(path, size, format),
+        false => Storage::open(path, size, format),
+    };
+    Ok(Some(opened?))
+}
+
+/// The site of the command line, if it has one.
+fn site(options: &Options) -> Result<Option<Config>, RunError> {
+    let push = match &options.publishing.push_token_file {
+        Some(path) => Some(
+            Token::new(&read(path)?)
+                .map_err(|error| RunError::Token { path: path.clone(), error })?,
+        ),
         None => None,
     };
-    let trust = match (&hook, options.refresh.hook_open) {
-        (Some(hook), _) => Some(Trust::Signed(Arc::clone(hook))),
+    if options.remote.is_none() && push.is_none() {
+        return Ok(None);
+    }
+    let remote = options.remote.clone().map(|remote| with_identity(options, remote)).transpose()?;
+    let reference = remote.as_ref().and_then(|remote| remote.reference.clone());
+    let reference = reference.or_else(|| options.publishing.branch.clone());
+    let hook = match (&options.refresh.hook_secret_file, options.refresh.hook_open) {
+        (Some(path), _) => {
+            let secret = Secret::new(&read(path)?)
+                .map_err(|error| RunError::Secret { path: path.clone(), error })?;
+            Some(Trust::Signed(Hook::new(secret, reference.clone())))
+        }
         (None, true) => Some(Trust::Path),
         (None, false) => None,
     };
-    let requests = Arc::new(Requests::default());
-    let generations = Arc::new(Generations::new(usize::from(options.site.keep)));
-    let max_size = options.site.max_site_size;
-    let limits = git::Limits {
-        total_time: options.limits.fetch_timeout,
-        pack_bytes: max_size,
-        unpacked_bytes: max_size,
-        ..git::Limits::default()
+    let signers = match &options.publishing.allowed_signers {
+        Some(path) => {
+            let text = read(path)?;
+            let signers = AllowedSigners::parse(&String::from_utf8_lossy(&text));
+            Some(signers.map_err(|error| RunError::Signers { path: path.clone(), error })?)
+        }
+        None => None,
     };
+    let hash = match options.publishing.object_format.as_str() {
+        "sha256" => git::HashKind::Sha256,
+        _ => git::HashKind::Sha1,
+    };
+    let settings = SiteSettings {
+        remote: remote.as_ref().map(|remote| remote.url.to_string()),
+        branch: reference.clone(),
+        poll_seconds: options.refresh.poll,
+        ..SiteSettings::default()
+    };
+    Ok(Some(Config {
+        settings,
+        remote,
+        branch: full_branch(reference.as_deref()).map_err(RunError::Site)?,
+        hook,
+        hash,
+        push,
+        signers,
+        poll: options.refresh.poll.map(Duration::from_secs),
+        max_size: options.site.max_site_size,
+        keep: usize::from(options.site.keep),
+    }))
+}
+
+/// The remote with what lets us in over SSH.
+fn with_identity(options: &Options, mut remote: Remote) -> Result<Remote, RunError> {
+    let key = match (&options.access.ssh_key, &options.access.ssh_key_file) {
+        (Some(text), _) => Some(Zeroizing::new(text.clone())),
+        (None, Some(path)) => {
+            Some(Zeroizing::new(String::from_utf8_lossy(&read(path)?).into_owned()))
+        }
+        (None, None) => None,
+    };
+    remote.ssh = match (key, &options.access.ssh_authenticator) {
+        (Some(key), Some(host_key)) => Some(SshIdentity {
+            private_key: git::private_key(&key).map_err(RunError::Site)?,
+            host_key: host_key.clone(),
+        }),
+        _ if matches!(remote.url, RemoteUrl::Ssh { .. }) => {
+            let text = "an SSH remote needs --ssh-key-file (or --ssh-key) and --ssh-authenticator";
+            return Err(RunError::Site(text.to_owned()));
+        }
+        _ => None,
+    };
+    Ok(remote)
+}
+
+/// What holds for every site.
+fn defaults(options: &Options) -> Defaults {
+    let max_size = options.site.max_site_size;
+    let limits = git::Limits { total_time: options.limits.fetch_timeout, ..git::Limits::default() };
     let types = ContentTypes {
         by_extension: options.site.mime_type.iter().cloned().collect(),
         default: options.site.default_mime_type.clone(),
     };
     let build = BuildOptions { types, max_size, default: options.site.default.clone() };
-    let server = Server {
-        generations: Arc::clone(&generations),
-        limits: options.limits.serving(options.tls.handshake_timeout),
-        hook: trust.map(|trust| HookAt { path: options.refresh.hook.clone(), trust }),
-        status_path: options.site.status_path.clone(),
-        requests: Arc::clone(&requests),
-        secure,
-        trusted: options.listen.trust_forwarded.clone(),
-        counters: Counters::default(),
-    };
-    let mut refresher = Refresher::new(remote, limits, build, generations, requests);
-    refresher.storage = storage;
-    refresher.hook = hook;
-    refresher.schedule = Schedule { poll: options.refresh.poll.map(Duration::from_secs) };
-    Ok((refresher, Arc::new(server)))
+    Defaults { build, limits, max_size, keep: usize::from(options.site.keep) }
 }
 
-async fn serve(
+/// The administrator's key, where there is a control port.
+fn control_key(options: &Options) -> Result<Option<Key>, RunError> {
+    let (control, Some(storage)) = (&options.control, &options.storage.storage) else {
+        return Ok(None);
+    };
+    if control.control.is_empty() {
+        return Ok(None);
+    }
+    let mut beside = storage.as_os_str().to_owned();
+    beside.push(".key");
+    let path = control.key_file.clone().unwrap_or_else(|| beside.into());
+    Ok(Some(administrator::read_or_make(&path)?))
+}
+
+fn control_port(
     options: &Options,
-    mut refresher: Refresher,
-    server: Arc<Server>,
-    listeners: Listeners,
-    tls: Option<Start>,
-) -> Result<(), RunError> {
+    key: Key,
+    sites: &Arc<Sites>,
+    storage: Storage,
+) -> Result<Arc<Port<Administration>>, RunError> {
+    let ring = Arc::new(KeyRing::new(key));
+    let desk = Administration::new(Arc::clone(sites), Arc::clone(&ring), storage)?;
+    let settings = control_port::Settings {
+        connections: options.control.control_connections,
+        frame_time: options.control.control_timeout,
+        max_frame: GATEWAY_FRAME_BYTES,
+    };
+    Ok(Port::new(desk, ring, settings))
+}
+
+async fn serve(options: &Options, parts: Parts) -> Result<(), RunError> {
+    let Parts { server, site, listeners, control, port, tls } = parts;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = watch::channel(false);
-    let addresses = listeners.addresses()?;
+    let mut addresses = listeners.addresses()?;
+    let bound = control.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+    addresses["control"] = serde_json::json!(bound);
     // What was kept is served from the first request on.
-    refresher.restore().await;
+    server.sites.open(site).await?;
+    // What goes on beside the serving ends with this value.
+    let mut beside = tokio::task::JoinSet::new();
     let mut serving = tokio::task::JoinSet::new();
     let (doors, monitoring) = listeners.doors(tls.as_ref().map(|start| &start.tls))?;
     for door in doors {
         let (server, limits) = (Arc::clone(&server), server.limits);
         serving.spawn(serve::connection::serve(door, server, limits, stopped.clone()));
     }
-    // It ends with the runtime.
-    let certificates = tls.and_then(|mut start| start.work()).map(tokio::spawn);
+    if let Some(mut start) = tls {
+        beside.spawn(follow_names(start.names.clone(), Arc::clone(&server.sites)));
+        if let Some(work) = start.work() {
+            beside.spawn(work);
+        }
+    }
+    if let Some(port) = port {
+        for listener in control {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            beside.spawn(Arc::clone(&port).serve(listener));
+        }
+    }
     if let Some(door) = monitoring {
         let metrics = Arc::new(Metrics::new(Arc::clone(&server)));
         let limits = serve::limits_for_monitoring();
@@ -179,15 +321,13 @@ async fn serve(
         replace(path, addresses.to_string().as_bytes())
             .map_err(|error| RunError::Write { path: path.clone(), error })?;
     }
-    tracing::info!(name = options.name, %addresses, remote = %options.remote.url, "serving");
+    let sites = server.sites.all().len();
+    tracing::info!(name = options.name, %addresses, sites, "serving");
     tokio::select! {
-        () = refresher.run() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    if let Some(certificates) = certificates {
-        certificates.abort();
-    }
+    drop(beside);
     tracing::info!("stopping: no new connections; a second signal ends at once");
     // Nobody listens any more only when everything has ended.
     let _ = stop.send(true);
@@ -197,6 +337,18 @@ async fn serve(
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+/// Tells of sites that come and go to who looks after certificates.
+async fn follow_names(names: Names, sites: Arc<Sites>) {
+    let mut changes = sites.changes();
+    loop {
+        let hosts = sites.all().into_iter().map(|site| site.name.clone());
+        names.set_sites(hosts.filter(|name| name != DEFAULT));
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, RunError> {

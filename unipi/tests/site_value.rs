@@ -167,7 +167,7 @@ async fn generations_share_blobs_and_never_go_back_in_time() {
     assert_eq!(generations.kept().iter().map(|kept| kept.number).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(generations.roll_back(1, "operator", NOW).unwrap_err(), RollbackError::Unknown(1));
 
-    generations.pin();
+    generations.pin("operator", NOW);
     for name in ["x", "y", "z"] {
         let held = made(&[("b.txt", name)], 9, &kept(&generations), &options()).await.unwrap();
         generations.publish(held, "poll", NOW);

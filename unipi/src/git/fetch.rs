@@ -9,7 +9,7 @@ use super::protocol::{self, Advertisement, Reference};
 use super::remote::Progress;
 use super::transport::Conversation;
 use super::tree::TreeError;
-use super::{FetchError, Fetched, Generation, Limits, Remote, Transfer};
+use super::{FetchError, Fetched, Generation, Limits, ObjectId, Remote, Transfer};
 
 /// Fetches what the remote's reference points at, on top of `known`.
 ///
@@ -25,13 +25,28 @@ pub async fn fetch(
     known: Option<&Generation>,
     limits: &Limits,
 ) -> Result<Fetched, FetchError> {
+    fetch_unless(remote, known, None, limits).await
+}
+
+/// As [`fetch`], but stops before anything is transferred where the reference points at `unwanted`: a commit or tag that
+/// was refused before.
+///
+/// # Errors
+///
+/// As [`fetch`].
+pub async fn fetch_unless(
+    remote: &Remote,
+    known: Option<&Generation>,
+    unwanted: Option<ObjectId>,
+    limits: &Limits,
+) -> Result<Fetched, FetchError> {
     let fetched = async {
-        match attempt(remote, known, limits).await {
+        match attempt(remote, known, unwanted, limits).await {
             // The server believes that we have something which we have not: ask as one who has nothing.
             Err(
                 FetchError::Content(TreeError::Missing { .. })
                 | FetchError::Pack(PackError::MissingBase(_)),
-            ) if known.is_some() => attempt(remote, None, limits).await,
+            ) if known.is_some() => attempt(remote, None, unwanted, limits).await,
             result => result,
         }
     };
@@ -42,6 +57,7 @@ pub async fn fetch(
 async fn attempt(
     remote: &Remote,
     known: Option<&Generation>,
+    unwanted: Option<ObjectId>,
     limits: &Limits,
 ) -> Result<Fetched, FetchError> {
     let mut conversation = Conversation::open(remote, limits).await?;
@@ -51,6 +67,10 @@ async fn attempt(
     if known.is_some_and(|known| known.commit.id == reference.tip()) {
         conversation.finish().await;
         return Ok(Fetched::Unchanged);
+    }
+    if unwanted == Some(reference.target()) {
+        conversation.finish().await;
+        return Ok(Fetched::Unwanted);
     }
     let have = known.map(|known| known.commit.id);
     let with_progress = remote.progress.is_some();
@@ -77,12 +97,15 @@ async fn assemble(
     known: Option<&Generation>,
     limits: &Limits,
 ) -> Result<Generation, FetchError> {
-    let tip = reference.tip();
+    let commit = reference.tip();
+    // A server that sends no tag object has it peeled for us.
+    let target = reference.target();
+    let tip = if objects.contains_key(&target) { target } else { commit };
     let known = known.map(|known| &known.objects);
     let name = reference.full_name().to_owned();
     match Generation::assemble(name.clone(), tip, objects, known, limits).await {
         Ok(generation) => Ok(generation),
-        Err(TreeError::WrongKind { id, .. }) if id == tip => {
+        Err(TreeError::WrongKind { id, .. }) if id == commit => {
             Err(FetchError::NotACommit { reference: name, id })
         }
         Err(TreeError::Limit { name, limit }) => Err(FetchError::Limit { name, limit }),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gix_object::CommitRef;
+use gix_object::{CommitRef, TagRef};
 
 use super::tree::{self, Notice, TreeEntry, TreeError};
 use super::{Limits, ObjectId, ObjectKind};
@@ -100,23 +100,39 @@ fn seconds(line: &[u8]) -> i64 {
     text.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
+/// The tag object that a reference points at, before its commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Its id.
+    pub id: ObjectId,
+    /// When it was made, in seconds since 1970, as the tagger's clock said; 0 without a tagger.
+    pub time: i64,
+    /// The whole object; a signature stands at its end.
+    pub raw: Bytes,
+}
+
+/// Tags of tags that are followed.
+const MAX_TAGS: usize = 5;
+
 /// A verified state of one branch or tag. It shares blobs with the generation it was fetched on top of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
     /// The full name of the reference, such as `refs/heads/main`.
     pub reference: String,
+    /// The tag object that names the commit, where the reference is an annotated tag.
+    pub tag: Option<Tag>,
     /// The commit.
     pub commit: Commit,
     /// Its files, links and submodules.
     pub entries: Vec<TreeEntry>,
     /// What the site's author should hear of.
     pub notices: Vec<Notice>,
-    /// The commit, its trees and its blobs, and nothing else.
+    /// The tag, the commit, its trees and its blobs, and nothing else.
     pub objects: Objects,
 }
 
 impl Generation {
-    /// Makes a generation of the commit `tip` from `objects` and, for what is not among them, of `known`.
+    /// Makes a generation of the commit or tag `tip` from `objects` and, for what is not among them, of `known`.
     ///
     /// # Errors
     ///
@@ -128,21 +144,42 @@ impl Generation {
         known: Option<&Objects>,
         limits: &Limits,
     ) -> Result<Self, TreeError> {
-        let missing = TreeError::Missing { kind: ObjectKind::Commit, id: tip };
-        let object = objects.get(&tip).or_else(|| known?.get(&tip)).ok_or(missing)?.clone();
-        if object.kind != ObjectKind::Commit {
-            return Err(TreeError::WrongKind { expected: ObjectKind::Commit, id: tip });
+        let find = |id: ObjectId| {
+            let missing = TreeError::Missing { kind: ObjectKind::Commit, id };
+            objects.get(&id).or_else(|| known?.get(&id)).cloned().ok_or(missing)
+        };
+        let (mut id, mut object, mut tags) = (tip, find(tip)?, Vec::new());
+        while object.kind == ObjectKind::Tag && tags.len() < MAX_TAGS {
+            let malformed = TreeError::Commit(id);
+            let Ok(parsed) = TagRef::from_bytes(&object.data, id.kind()) else {
+                return Err(malformed);
+            };
+            let (target, time) = (parsed.target(), parsed.tagger.map_or(0, |line| seconds(line)));
+            tags.push((Tag { id, time, raw: object.data.clone() }, object));
+            (id, object) = (target, find(target)?);
         }
-        let commit = Commit::parse(tip, object.data.clone())?;
+        if object.kind != ObjectKind::Commit {
+            return Err(TreeError::WrongKind { expected: ObjectKind::Commit, id });
+        }
+        let commit = Commit::parse(id, object.data.clone())?;
         let mut walk = tree::walk(commit.tree, objects, known, limits).await?;
-        walk.reachable.insert(tip, object);
+        walk.reachable.insert(id, object);
+        let tag = tags.first().map(|(tag, _)| tag.clone());
+        walk.reachable.extend(tags.into_iter().map(|(tag, object)| (tag.id, object)));
         Ok(Self {
             reference,
+            tag,
             commit,
             entries: walk.entries,
             notices: walk.notices,
             objects: walk.reachable,
         })
+    }
+
+    /// What the reference points at: the tag, or else the commit.
+    #[must_use]
+    pub fn tip(&self) -> ObjectId {
+        self.tag.as_ref().map_or(self.commit.id, |tag| tag.id)
     }
 
     /// Sum of the sizes of the objects, in bytes: the memory that this generation holds.
@@ -166,6 +203,8 @@ pub struct Transfer {
 pub enum Fetched {
     /// The reference still points at the commit of the known generation.
     Unchanged,
+    /// The reference points at the commit that is not wanted.
+    Unwanted,
     /// There is a new state.
     New {
         /// The new state, complete and verified.

@@ -28,6 +28,7 @@
 mod error;
 mod fetch;
 mod generation;
+mod identity;
 mod limits;
 pub mod pace;
 pub mod pack;
@@ -39,10 +40,12 @@ mod transport;
 mod tree;
 
 pub use error::FetchError;
-pub use fetch::fetch;
-pub use generation::{Commit, Fetched, Generation, Object, Objects, Transfer};
+pub use fetch::{fetch, fetch_unless};
+pub use generation::{Commit, Fetched, Generation, Object, Objects, Tag, Transfer};
 pub use gix_hash::{Kind as HashKind, ObjectId};
 pub use gix_object::Kind as ObjectKind;
+pub use identity::private_key;
 pub use limits::Limits;
+pub(crate) use remote::is_reference;
 pub use remote::{Credentials, HostKeyPin, Progress, ProgressSink, Remote, RemoteUrl, SshIdentity};
 pub use tree::{EntryKind, Notice, TreeEntry, TreeError};

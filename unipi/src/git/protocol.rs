@@ -50,6 +50,11 @@ impl Reference {
         self.peeled.unwrap_or(self.id)
     }
 
+    /// What it points at: the tag, or else the commit.
+    pub(super) fn target(&self) -> ObjectId {
+        self.id
+    }
+
     /// The full name of the branch or tag.
     pub(super) fn full_name(&self) -> &str {
         self.symref.as_deref().unwrap_or(&self.name)

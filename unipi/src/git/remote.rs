@@ -269,7 +269,7 @@ fn percent_decoded(text: &str) -> Result<String, FetchError> {
 }
 
 /// The rules of `git check-ref-format` that keep a name from meaning something else.
-pub(super) fn is_reference(name: &str) -> bool {
+pub(crate) fn is_reference(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 1024
         && !name.starts_with(['/', '-'])

@@ -9,13 +9,14 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::MetricType::{self, Counter, Gauge};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::serve::connection::{Answer, Failed};
 use crate::serve::{Chunks, Client, Server, finish};
+use crate::sites::Hosted;
 
 const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -99,25 +100,50 @@ impl Collector for Source {
         )?;
         out.counter("redirects", "Requests that were sent to https", None, &counters.redirects)?;
         out.counter("body", "Bodies of answers", Some(&Unit::Bytes), &counters.body_bytes)?;
-        out.counter("remote_looks", "Looks at the remote", None, &server.requests.looks)?;
-        let failures = &server.requests.failures;
-        out.counter("remote_failures", "Looks or fetches that failed", None, failures)?;
         let open = counters.open.load(Relaxed);
         out.gauge("connections_open", "Open connections", None, open)?;
-        let current = server.generations.current();
-        let site = current.as_ref().map(|current| &current.site);
-        let number = current.as_ref().map_or(0, |current| current.number);
-        out.gauge("generation", "The site's generation; 0 without one", None, number)?;
-        let size = site.map_or(0, |site| site.size());
-        out.gauge("site_size", "The site without variants", Some(&Unit::Bytes), size)?;
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let files = site.map_or(0, |site| count(site.len()));
-        out.gauge("site_files", "Files of the site", None, files)?;
-        let problems = site.map_or(0, |site| count(site.problems().len()));
-        out.gauge("site_problems", "Problems of the site", None, problems)?;
-        let time = site.map_or(0, |site| site.commit().time);
-        out.gauge("commit_time", "The commit, since 1970", Some(&Unit::Seconds), time)
+        let sites = server.sites.all();
+        out.gauge("sites", "Sites", None, count(sites.len()))?;
+        out.sites(&sites, "remote_looks", "Looks at the remote", None, Counter, |site| {
+            site.requests.looks.load(Relaxed)
+        })?;
+        out.sites(&sites, "remote_failures", "Looks or fetches that failed", None, Counter, |s| {
+            s.requests.failures.load(Relaxed)
+        })?;
+        let current = |site: &Hosted| site.generations.current();
+        out.sites(&sites, "generation", "The live generation; 0 without one", None, Gauge, |s| {
+            current(s).map_or(0, |current| current.number)
+        })?;
+        let bytes = Some(&Unit::Bytes);
+        out.sites(&sites, "site_size", "The site without variants", bytes, Gauge, |s| {
+            current(s).map_or(0, |current| current.site.size())
+        })?;
+        out.sites(&sites, "site_files", "Files of the site", None, Gauge, |s| {
+            current(s).map_or(0, |current| count(current.site.len()))
+        })?;
+        out.sites(&sites, "site_problems", "Problems of the site", None, Gauge, |s| {
+            current(s).map_or(0, |current| count(current.site.problems().len()))
+        })?;
+        out.sites(
+            &sites,
+            "site_failing",
+            "1 while the last attempt has failed",
+            None,
+            Gauge,
+            |s| s.failure().is_some().into(),
+        )?;
+        out.sites(&sites, "site_pinned", "1 while new generations wait", None, Gauge, |s| {
+            s.generations.is_pinned().into()
+        })?;
+        let seconds = Some(&Unit::Seconds);
+        out.sites(&sites, "commit_time", "The commit, since 1970", seconds, Gauge, |s| {
+            current(s).map_or(0, |current| current.site.commit().time)
+        })
     }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// Writes metric families.
@@ -138,6 +164,28 @@ impl Families<'_> {
     fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
         let family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(family)
+    }
+
+    /// A family with one value for each site.
+    fn sites(
+        &mut self,
+        sites: &[Arc<Hosted>],
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        kind: MetricType,
+        value: impl Fn(&Hosted) -> u64,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, kind)?;
+        for site in sites {
+            let labels = [("site", site.name.as_str())];
+            let mut sample = family.encode_family(&labels)?;
+            match kind {
+                Counter => sample.encode_counter::<NoLabelSet, _, u64>(&value(site), None)?,
+                _ => sample.encode_gauge(&i64::try_from(value(site)).unwrap_or(i64::MAX))?,
+            }
+        }
+        Ok(())
     }
 
     fn counters(

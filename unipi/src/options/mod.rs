@@ -6,6 +6,7 @@
 mod limits;
 mod listen;
 mod observe;
+mod publishing;
 mod repository;
 mod site;
 mod tls;
@@ -18,6 +19,7 @@ use clap::Parser;
 pub use limits::LimitOptions;
 pub use listen::ListenOptions;
 pub use observe::{LogFormat, ObserveOptions};
+pub use publishing::{ControlOptions, PublishingOptions};
 pub use repository::{AccessOptions, RefreshOptions};
 pub use site::{SiteOptions, StorageOptions};
 pub use tls::TlsOptions;
@@ -36,9 +38,11 @@ use values::remote;
         option is also read from the environment: --hook-secret-file from UNIPI_HOOK_SECRET_FILE."
 )]
 pub struct Options {
-    /// The repository and its branch or tag: https, http, git or ssh [default branch: the remote's]
-    #[arg(long, env = "UNIPI_REMOTE", value_name = "URL[#BRANCH]", value_parser = remote)]
-    pub remote: Remote,
+    /// The repository and its branch or tag: https, http, git or ssh [default branch: the remote's]. Without it, the site
+    /// is pushed (--push-token-file), or sites are added at run time (--control)
+    #[arg(long, env = "UNIPI_REMOTE", value_name = "URL[#BRANCH]", value_parser = remote,
+          required_unless_present_any = ["push_token_file", "control"])]
+    pub remote: Option<Remote>,
 
     /// The instance's name, in logs
     #[arg(long, env = "UNIPI_NAME", default_value = "unipi")]
@@ -60,6 +64,12 @@ pub struct Options {
     /// When it is looked at.
     #[command(flatten)]
     pub refresh: RefreshOptions,
+    /// Who may publish besides the remote.
+    #[command(flatten)]
+    pub publishing: PublishingOptions,
+    /// Who may configure.
+    #[command(flatten)]
+    pub control: ControlOptions,
     /// What the site is.
     #[command(flatten)]
     pub site: SiteOptions,
@@ -95,7 +105,7 @@ mod tests {
     fn options_as_the_original_names_them() {
         let options =
             parse(&["--port", "8080", "--hook", "/h", "--mime-type", ".Foo:text/foo"]).unwrap();
-        assert_eq!(options.remote.reference.as_deref(), Some("main"));
+        assert_eq!(options.remote.unwrap().reference.as_deref(), Some("main"));
         assert_eq!(options.listen.http(), ["[::]:8080".parse().unwrap()]);
         assert_eq!(options.refresh.hook, "/h");
         assert_eq!(

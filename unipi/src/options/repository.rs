@@ -9,17 +9,37 @@ use super::values::{authenticator, url_path};
 use crate::git::HostKeyPin;
 
 /// How the repository lets us in.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Args)]
 #[command(next_help_heading = "Access to the repository")]
 pub struct AccessOptions {
     /// The private SSH key, in OpenSSH or PKCS#8 PEM form without a passphrase
     #[arg(long, env = "UNIPI_SSH_KEY_FILE", value_name = "FILE", requires = "ssh_authenticator")]
     pub ssh_key_file: Option<PathBuf>,
 
-    /// The server's SSH key: SHA256:FINGERPRINT, or the public key itself (ssh-ed25519 AAAA...)
-    #[arg(long, env = "UNIPI_SSH_AUTHENTICATOR", value_name = "KEY", value_parser = authenticator,
-          requires = "ssh_key_file")]
+    /// The private SSH key itself, as the original has it: ed25519:BASE64. Others on this machine can see it here; a file
+    /// is better
+    #[arg(
+        long,
+        env = "UNIPI_SSH_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        requires = "ssh_authenticator",
+        conflicts_with = "ssh_key_file"
+    )]
+    pub ssh_key: Option<String>,
+
+    /// The server's SSH key: SHA256:FINGERPRINT, the public key itself (ssh-ed25519 AAAA...), or a line of known_hosts
+    #[arg(long, env = "UNIPI_SSH_AUTHENTICATOR", value_name = "KEY", value_parser = authenticator)]
     pub ssh_authenticator: Option<HostKeyPin>,
+}
+
+impl std::fmt::Debug for AccessOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessOptions")
+            .field("ssh_key_file", &self.ssh_key_file)
+            .field("ssh_authenticator", &self.ssh_authenticator)
+            .finish_non_exhaustive()
+    }
 }
 
 /// When the repository is looked at.

@@ -14,13 +14,7 @@ pub(super) fn remote(text: &str) -> Result<Remote, FetchError> {
 }
 
 pub(super) fn authenticator(text: &str) -> Result<HostKeyPin, String> {
-    match text {
-        _ if text.starts_with("SHA256:") => Ok(HostKeyPin::Fingerprint(text.to_owned())),
-        _ if text.starts_with("ssh-") || text.starts_with("ecdsa-") => {
-            Ok(HostKeyPin::PublicKey(text.to_owned()))
-        }
-        _ => Err("write SHA256:FINGERPRINT, or a public key as in ssh-ed25519 AAAA...".to_owned()),
-    }
+    text.parse()
 }
 
 /// A path as clients ask for it, compared as it stands.

@@ -1,10 +1,10 @@
 //! Serving: HTTP/1.1 and HTTP/2, over TLS and in clear text, for the site, the webhook and the status page.
 //!
 //! `connection` accepts, learns from a PROXY header who the client is, has [`crate::tls`] do the handshake, and bounds what
-//! clients may hold → [`Server`] sends clear text to https, and tells the webhook and the status page from pages →
+//! clients may hold → [`Server`] sends clear text to https, finds the site of the host, and tells webhook, push and status page from pages →
 //! [`respond()`] answers for pages, from the site value alone, by [`conditional`], [`range`] and [`encoding`].
 //!
-//! It must not know where a site comes from: it reads [`Generations`] and asks for a refresh.
+//! It must not know where a site comes from: it reads its generations and asks for a refresh.
 
 mod body;
 mod client;
@@ -32,15 +32,15 @@ use ipnet::IpNet;
 pub use body::Chunks;
 pub use client::Client;
 pub use limits::Limits;
-pub(crate) use respond::finish;
 pub use respond::respond;
+pub(crate) use respond::{finish, plain};
 pub use secure::Secure;
 
-use crate::refresh::Requests;
-use crate::site::Generations;
-use crate::webhook::{Decision, Hook};
+use crate::push;
+use crate::sites::{Hosted, Sites, Trust};
+use crate::webhook::Decision;
 use connection::{Answer, Failed};
-use respond::{plain, refuse, without_body_for_head};
+use respond::{refuse, without_body_for_head};
 
 /// The `tracing` target of access-log lines, one for each request.
 pub const ACCESS_TARGET: &str = "access";
@@ -48,40 +48,22 @@ pub const ACCESS_TARGET: &str = "access";
 /// Answers requests for a site.
 #[derive(Debug)]
 pub struct Server {
-    /// The site, and those before it.
-    pub generations: Arc<Generations>,
+    /// The sites.
+    pub sites: Arc<Sites>,
     /// What clients may cost.
     pub limits: Limits,
-    /// Where a forge tells of pushes, if it may.
-    pub hook: Option<HookAt>,
+    /// Where a forge tells of pushes to sites that believe it: a path with its leading slash.
+    pub hook_path: String,
+    /// Where git finds the repositories of sites that take pushes: a path with its leading slash.
+    pub push_path: String,
     /// Where the deploy log is shown; the same with `.json` is for programs.
     pub status_path: Option<String>,
-    /// Where refreshes are asked for.
-    pub requests: Arc<Requests>,
     /// TLS, if there is any.
     pub secure: Option<Secure>,
     /// Proxies whose word about their clients is believed.
     pub trusted: Vec<IpNet>,
     /// What is counted.
     pub counters: Counters,
-}
-
-/// The webhook with its path.
-#[derive(Debug)]
-pub struct HookAt {
-    /// The path, with its leading slash.
-    pub path: String,
-    /// Who is believed.
-    pub trust: Trust,
-}
-
-/// Whose webhooks are believed.
-#[derive(Debug)]
-pub enum Trust {
-    /// Those that are signed.
-    Signed(Arc<Hook>),
-    /// Everybody who knows the path, by GET too, as with the original.
-    Path,
 }
 
 /// Counters since the start.
@@ -176,27 +158,55 @@ impl Server {
             (Some(secure), true) => secure.hsts.as_ref(),
             (None, _) => None,
         };
+        let Some(site) = self.sites.find(host(parts)) else { return nobody(parts) };
+        self.of_site(site, parts, body, hsts).await
+    }
+
+    async fn of_site(
+        &self,
+        site: Arc<Hosted>,
+        parts: &Parts,
+        body: Incoming,
+        hsts: Option<&HeaderValue>,
+    ) -> Response<Chunks> {
         let path = parts.uri.path();
-        if let Some(hook) = self.hook.as_ref().filter(|hook| hook.path == path) {
+        if let Some(trust) = site.config.hook.as_ref().filter(|_| path == self.hook_path) {
             return match refuse(parts, self.limits.target_bytes) {
                 Some(refusal) => refusal,
-                None => self.hook(&hook.trust, parts, body).await,
+                None => self.hook(&site, trust, parts, body).await,
+            };
+        }
+        if let Some(token) = &site.config.push
+            && let Some(route) = push::route(&self.push_path, path)
+        {
+            return match refuse(parts, self.limits.target_bytes) {
+                Some(refusal) => refusal,
+                None => {
+                    let answer = push::answer(Arc::clone(&site), token, route, parts, body).await;
+                    without_body_for_head(parts, answer)
+                }
             };
         }
         if let Some(form) = self.status_path.as_deref().and_then(|at| status::form(at, path)) {
             return match refuse(parts, self.limits.target_bytes) {
                 Some(refusal) => refusal,
                 None => {
-                    without_body_for_head(parts, status::answer(parts, form, &self.generations))
+                    without_body_for_head(parts, status::answer(parts, form, &site.generations))
                 }
             };
         }
-        let current = self.generations.current();
-        let site = current.as_deref().map(|current| &*current.site);
-        respond(parts, site, self.limits.target_bytes, hsts)
+        let current = site.generations.current();
+        let current = current.as_deref().map(|current| &*current.site);
+        respond(parts, current, self.limits.target_bytes, hsts)
     }
 
-    async fn hook(&self, trust: &Trust, parts: &Parts, body: Incoming) -> Response<Chunks> {
+    async fn hook(
+        &self,
+        site: &Hosted,
+        trust: &Trust,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Response<Chunks> {
         let decision = match (trust, &parts.method) {
             (Trust::Path, &Method::GET | &Method::POST) => Decision::Refresh("hook".to_owned()),
             (Trust::Signed(hook), &Method::POST) => match self.read(body).await {
@@ -219,7 +229,7 @@ impl Server {
         };
         let (counter, status, result, why) = match decision {
             Decision::Refresh(by) => {
-                self.requests.ask(&by);
+                site.requests.ask(&by);
                 (&self.counters.hooks_taken, StatusCode::ACCEPTED, "refreshing", None)
             }
             Decision::Ignore(why) => {
@@ -256,6 +266,21 @@ impl Server {
             Err(_) => Err(plain(StatusCode::REQUEST_TIMEOUT, "The event took too long.\n")),
         }
     }
+}
+
+/// The host that a request is for: the target's (HTTP/2's `:authority`, and absolute forms), or else the header's.
+fn host(parts: &Parts) -> Option<&str> {
+    parts.uri.host().or_else(|| parts.headers.get(http::header::HOST)?.to_str().ok())
+}
+
+/// The answer where no site is named for the host, nor for all of them: the client is at the wrong server, unless it did
+/// not say where it wants to be.
+fn nobody(parts: &Parts) -> Response<Chunks> {
+    let response = match host(parts) {
+        Some(_) => plain(StatusCode::MISDIRECTED_REQUEST, "There is no site of this name here.\n"),
+        None => plain(StatusCode::NOT_FOUND, "There is no site without a name here.\n"),
+    };
+    without_body_for_head(parts, response)
 }
 
 /// For what has no place in the site's own limits: few clients, quick requests.

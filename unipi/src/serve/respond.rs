@@ -61,7 +61,7 @@ pub(super) fn refuse(request: &Parts, max_target: usize) -> Option<Response<Chun
 }
 
 /// A short text, which no cache keeps.
-pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Chunks> {
+pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<Chunks> {
     let mut response = Response::new(Chunks::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -10,7 +10,7 @@ use http::{Method, Response, StatusCode};
 use super::body::Chunks;
 use super::respond::{finish, plain};
 use crate::site::Generations;
-use crate::site::generations::{Deploy, Outcome};
+use crate::site::generations::Deploy;
 
 /// How the log is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +88,7 @@ fn page(generations: &Generations) -> String {
 
 fn row(page: &mut String, deploy: &Deploy) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(deploy.time);
-    let what = match deploy.outcome {
-        Outcome::Live => "live",
-        Outcome::Held => "held back",
-        Outcome::RolledBack => "rolled back to",
-        Outcome::Failed => "failed",
-    };
+    let what = deploy.outcome.words();
     let number =
         deploy.generation.map_or_else(String::new, |number| format!(" (generation {number})"));
     let commit = deploy.commit.as_ref().map_or_else(String::new, |commit| {

@@ -1,12 +1,14 @@
 //! The sites that were published, the current one, and the log of how they came about.
 //!
-//! One pointer is swapped; a request keeps the site that it began with. Everything is in memory.
+//! One pointer is swapped; a request keeps the site that it began with. Everything is in memory; a [`Snapshot`] is what
+//! has to be kept elsewhere, beside the sites, to have the same again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Problem, Site};
 
@@ -20,7 +22,7 @@ pub struct Generation {
 }
 
 /// Something that happened, or did not.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deploy {
     /// When, in seconds since 1970.
     pub time: u64,
@@ -29,24 +31,24 @@ pub struct Deploy {
     /// Who or what asked for it: `start`, `poll`, the sender of a webhook.
     pub by: String,
     /// The generation that came of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub generation: Option<u64>,
     /// The commit.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub commit: Option<super::CommitInfo>,
     /// Bytes of the site.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub size: Option<u64>,
     /// Files of the site.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub files: Option<usize>,
     /// What is wrong with the site, or why there is no new one.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub problems: Vec<Problem>,
 }
 
 /// What became of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// A new site is live.
@@ -57,6 +59,62 @@ pub enum Outcome {
     RolledBack,
     /// There is no new site; the old one stays.
     Failed,
+    /// What is live stays, whatever comes.
+    Pinned,
+    /// New sites go live again.
+    Unpinned,
+}
+
+impl Outcome {
+    /// As programs read it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Held => "held",
+            Self::RolledBack => "rolled-back",
+            Self::Failed => "failed",
+            Self::Pinned => "pinned",
+            Self::Unpinned => "unpinned",
+        }
+    }
+
+    /// As people read it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Held => "held back",
+            Self::RolledBack => "rolled back to",
+            Self::Failed => "failed",
+            Self::Pinned => "pinned",
+            Self::Unpinned => "unpinned",
+        }
+    }
+}
+
+/// Everything about the generations but the sites themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Those that are kept, oldest first.
+    pub kept: Vec<Stamp>,
+    /// The number of the one that is served.
+    pub current: Option<u64>,
+    /// The highest number that was given.
+    pub last: u64,
+    /// Whether new sites wait.
+    pub pinned: bool,
+    /// What happened, oldest first.
+    pub log: Vec<Deploy>,
+}
+
+/// Which site a generation is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The generation's number.
+    pub number: u64,
+    /// The commit that its site was made of.
+    pub commit: String,
+    /// What clients were told as its Last-Modified, in seconds since 1970.
+    pub last_modified: u64,
 }
 
 /// Why a generation cannot be gone back to.
@@ -66,6 +124,9 @@ pub enum RollbackError {
     /// Not kept any more, or never there.
     #[error("generation {0} is not kept: the deploy log says which are")]
     Unknown(u64),
+    /// There is no other site.
+    #[error("no earlier site is kept")]
+    NoEarlier,
 }
 
 /// Published sites: the current one, the newest `keep`, and the log.
@@ -134,15 +195,34 @@ impl Generations {
         Ok(self.add(&mut state, site, Outcome::RolledBack, by, now))
     }
 
+    /// The newest generation before the current one that has another commit.
+    ///
+    /// # Errors
+    /// [`RollbackError::NoEarlier`].
+    pub fn before_current(&self) -> Result<u64, RollbackError> {
+        let current = self.current().ok_or(RollbackError::NoEarlier)?;
+        let state = self.state();
+        let earlier = state.kept.iter().rev().find(|kept| {
+            kept.number < current.number && kept.site.commit().id != current.site.commit().id
+        });
+        earlier.map(|earlier| earlier.number).ok_or(RollbackError::NoEarlier)
+    }
+
     /// Keeps what is current in place: new sites are built and kept, and wait.
-    pub fn pin(&self) {
-        self.state().pinned = true;
+    pub fn pin(&self, by: &str, now: u64) {
+        let mut state = self.state();
+        if !std::mem::replace(&mut state.pinned, true) {
+            log(&mut state, event(Outcome::Pinned, by, now));
+        }
     }
 
     /// Lets new sites go live again, the newest one at once.
     pub fn unpin(&self, by: &str, now: u64) {
         let mut state = self.state();
-        state.pinned = false;
+        if !std::mem::replace(&mut state.pinned, false) {
+            return;
+        }
+        log(&mut state, event(Outcome::Unpinned, by, now));
         let newest = state.kept.back().cloned();
         let waiting =
             newest.filter(|newest| self.current().is_none_or(|c| c.number < newest.number));
@@ -152,19 +232,45 @@ impl Generations {
         }
     }
 
+    /// What is to be kept elsewhere.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        let stamps = state.kept.iter().map(|kept| Stamp {
+            number: kept.number,
+            commit: kept.site.commit().id.clone(),
+            last_modified: seconds(kept.site.last_modified().0),
+        });
+        Snapshot {
+            kept: stamps.collect(),
+            current: self.current().map(|current| current.number),
+            last: state.last,
+            pinned: state.pinned,
+            log: state.log.iter().cloned().collect(),
+        }
+    }
+
+    /// Brings back what a snapshot tells of, as far as `sites` has it by commit; where the current one is missing, the
+    /// newest takes its place.
+    pub fn restore(&self, snapshot: Snapshot, sites: &HashMap<String, Arc<Site>>) {
+        let mut state = self.state();
+        let kept = snapshot.kept.iter().filter_map(|stamp| {
+            let site = sites.get(&stamp.commit)?;
+            let site = Arc::new(site.stamped(stamp.last_modified));
+            Some(Generation { number: stamp.number, site })
+        });
+        state.kept = kept.collect();
+        state.log = snapshot.log.into_iter().take(MAX_LOG).collect();
+        state.last = snapshot.last.max(state.kept.back().map_or(0, |newest| newest.number));
+        state.pinned = snapshot.pinned;
+        let current = state.kept.iter().find(|kept| Some(kept.number) == snapshot.current);
+        let current = current.or(state.kept.back()).cloned();
+        self.current.store(current.map(Arc::new));
+    }
+
     /// Notes that there is no new site, and why.
     pub fn failed(&self, why: impl Into<String>, by: &str, now: u64) {
         let problem = Problem { path: String::new(), line: None, text: why.into() };
-        let deploy = Deploy {
-            time: now,
-            outcome: Outcome::Failed,
-            by: by.to_owned(),
-            generation: None,
-            commit: None,
-            size: None,
-            files: None,
-            problems: vec![problem],
-        };
+        let deploy = Deploy { problems: vec![problem], ..event(Outcome::Failed, by, now) };
         log(&mut self.state(), deploy);
     }
 
@@ -199,6 +305,24 @@ impl Generations {
         // Nothing here leaves the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What happened without a site.
+fn event(outcome: Outcome, by: &str, now: u64) -> Deploy {
+    Deploy {
+        time: now,
+        outcome,
+        by: by.to_owned(),
+        generation: None,
+        commit: None,
+        size: None,
+        files: None,
+        problems: Vec::new(),
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn entry(generation: &Generation, outcome: Outcome, by: &str, now: u64) -> Deploy {

@@ -189,6 +189,11 @@ impl Site {
         Self { last_modified: build::last_modified(now, newest, now), ..self.clone() }
     }
 
+    /// The same site, last modified at this second since 1970.
+    fn stamped(&self, seconds: u64) -> Self {
+        Self { last_modified: build::last_modified(seconds, None, seconds), ..self.clone() }
+    }
+
     fn direct(&self, path: &SitePath) -> Option<Direct<'_>> {
         let name = path.name();
         if path.is_directory() {
