@@ -11,7 +11,7 @@
 //!
 //! - [`heap`]: the allocator; [`sched`]: who runs next; [`copy`]: copying, filling and comparing memory;
 //!   [`command_line`]: arguments; [`sectors`]: any range of bytes on a device of blocks; [`files`]: descriptors and
-//!   readiness; [`printf`]: formatted text;
+//!   readiness; [`net`]: sockets over the network stack; [`printf`]: formatted text;
 //!   [`processor`]: what the processor has. These are pure and are tested on any host.
 //! - `os`, only in a guest: the C symbols, one module per concern, over the pure ones and the hypercalls.
 //!
@@ -22,11 +22,16 @@
 #![cfg_attr(hvt_guest, no_std)]
 
 extern crate alloc;
+// Under the network stack. Its calls to the C library end in this one.
+#[cfg(hvt_guest)]
+extern crate std;
 
 pub mod command_line;
 pub mod copy;
 pub mod files;
 pub mod heap;
+
+pub mod net;
 #[cfg(hvt_guest)]
 mod os;
 pub mod printf;
@@ -41,4 +46,5 @@ pub const FEATURES: u32 = extension::FEATURE_RING3
     | extension::FEATURE_BOOT_EXTENSION
     | extension::FEATURE_BLOCK_FLUSH
     | extension::FEATURE_SHUTDOWN
+    | extension::FEATURE_EXCHANGE
     | extension::FEATURE_PROCESS;

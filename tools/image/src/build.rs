@@ -16,7 +16,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::project::{Choice, Project, Wanted, cargo};
-use crate::{image, notes};
+use crate::{image, library, notes};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -96,7 +96,9 @@ fn guest_library(project: &Project) -> Result<PathBuf> {
 
 /// A folder for the linker in which the guest library is the C library.
 fn library_folder(folder: &Path, guest: &Path) -> Result<PathBuf> {
-    let bytes = fs::read(guest).with_context(|| format!("cannot read {}", guest.display()))?;
+    let bytes = fs::read(guest).with_context(|| format!("cannot read {}", guest.display()));
+    let mut bytes = bytes?;
+    library::weaken(&mut bytes)?;
     let libraries = folder.join("link").join(hash(&bytes));
     fs::create_dir_all(&libraries)
         .with_context(|| format!("cannot create {}", libraries.display()))?;

@@ -7,11 +7,12 @@
 //! # Way of a build
 //!
 //! [`project`]: what cargo knows of the package, and its devices → [`build`]: cargo makes the guest library, which takes
-//! libc's place in a folder of otherwise empty archives; [`notes`] makes an object with the notes; cargo builds and links
+//! libc's place in a folder of otherwise empty archives ([`library`] sees that both can stand together); [`notes`] makes an object with the notes; cargo builds and links
 //! the program against them → [`image`]: debug information goes, a symbol table for backtraces comes in as a segment.
 
 pub mod build;
 pub mod image;
+pub mod library;
 pub mod notes;
 pub mod project;
 pub mod show;

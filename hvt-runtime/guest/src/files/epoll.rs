@@ -101,7 +101,7 @@ impl Files {
     ) -> Result<(), Errno> {
         let id = self.id(fd)?;
         match &self.file(id)?.kind {
-            Kind::Event(_) | Kind::Stream(_) => {}
+            Kind::Event(_) | Kind::Stream(_) | Kind::Socket(_) => {}
             Kind::Epoll(_) => return Err(Errno::INVALID),
             _ => return Err(Errno::NOT_PERMITTED),
         }

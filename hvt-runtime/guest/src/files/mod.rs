@@ -9,7 +9,10 @@ mod epoll;
 mod event;
 mod stream;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+use crate::net::Socket;
 
 pub use epoll::{Control, Epoll, Ready};
 pub use event::Event;
@@ -77,6 +80,8 @@ pub enum Kind {
     Epoll(Epoll),
     /// One end of a `socketpair` or pipe.
     Stream(Stream),
+    /// A socket of the network.
+    Socket(Box<Socket>),
 }
 
 /// An open file.
@@ -110,6 +115,7 @@ pub struct Files {
     /// No descriptor below this one is free.
     full_below: usize,
     wakes: Vec<FileId>,
+    closed: Vec<(FileId, Box<Socket>)>,
 }
 
 impl Files {
@@ -122,6 +128,7 @@ impl Files {
             unused: Vec::new(),
             full_below: 0,
             wakes: Vec::new(),
+            closed: Vec::new(),
         }
     }
 
@@ -210,6 +217,7 @@ impl Files {
                 }
                 self.changed(peer, IN | OUT | HANGUP | READ_HANGUP);
             }
+            Kind::Socket(socket) => self.closed.push((id, socket)),
             _ => {}
         }
         self.wakes.push(id);
@@ -262,6 +270,7 @@ impl Files {
                 };
                 stream.readiness(room)
             }
+            Kind::Socket(socket) => socket.readiness(),
             _ => IN | OUT,
         }
     }
@@ -269,6 +278,16 @@ impl Files {
     /// Files whose waiters should look again since the last call.
     pub fn take_wakes(&mut self) -> Option<FileId> {
         self.wakes.pop()
+    }
+
+    /// A socket whose file was closed since the last call; the network must close it before anything else is opened.
+    pub fn take_closed(&mut self) -> Option<(FileId, Box<Socket>)> {
+        self.closed.pop()
+    }
+
+    /// The file of this number.
+    pub fn by_id(&mut self, id: FileId) -> Option<&mut File> {
+        self.files.get_mut(id as usize)?.as_mut()
     }
 
     /// Tells the watchers of a file that it became ready for something in `mask`, even if it was before.

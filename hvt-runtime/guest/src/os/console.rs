@@ -1,5 +1,6 @@
 //! The runtime's own messages: what it logs, and what it says when it gives up.
 
+use alloc::boxed::Box;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -58,9 +59,10 @@ impl Write for Line {
     }
 }
 
-/// A panic in the runtime itself. The program's own panics are `std`'s and unwind.
-#[cfg(not(test))]
-#[panic_handler]
-fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
-    fatal(format_args!("error in the guest runtime: {info}"))
+/// A panic in the runtime itself ends the program with its message. The program's own panics are those of its own `std`,
+/// and unwind.
+pub(super) fn start() {
+    std::panic::set_hook(Box::new(|panic| {
+        fatal(format_args!("error in the guest runtime: {panic}"))
+    }));
 }

@@ -61,6 +61,9 @@ unsafe extern "C" fn epoll_wait(
         .map(|milliseconds| time::now().saturating_add(milliseconds * 1_000_000));
     // Even a program that never waits must let others run.
     thread::relax();
+    if timeout == 0 {
+        thread::look_if_due();
+    }
     let mut timed_out = timeout == 0;
     loop {
         let taken = with_files(|files| {

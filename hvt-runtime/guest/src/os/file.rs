@@ -14,7 +14,7 @@ use crate::sched::Channel;
 use super::error::{count, fail, status};
 use super::single::Single;
 use super::thread::{self, CHANNEL_FILE};
-use super::{block, entropy, hypercall, string, time};
+use super::{block, entropy, hypercall, net, string, time};
 
 static FILES: Single<Files> = Single::new(Files::new());
 static SYMBOLS: Single<&'static [u8]> = Single::new(&[]);
@@ -33,6 +33,9 @@ pub(super) fn start(symbols: &'static [u8]) {
 /// Uses the descriptors, and wakes who waits for what changed.
 pub(super) fn with_files<R>(body: impl FnOnce(&mut Files) -> R) -> R {
     let result = FILES.with(body);
+    while let Some((id, socket)) = FILES.with(Files::take_closed) {
+        net::close(id, &socket);
+    }
     while let Some(id) = FILES.with(Files::take_wakes) {
         thread::wake(CHANNEL_FILE | Channel::from(id), usize::MAX);
     }
@@ -182,7 +185,9 @@ fn read_at(kind: &Kind, position: u64, buffer: &mut [u8]) -> Result<usize, Errno
             Ok(len)
         }
         Kind::Block(index) => block::read(*index, position, buffer),
-        Kind::Event(_) | Kind::Epoll(_) | Kind::Stream(_) => Err(Errno(libc::ESPIPE)),
+        Kind::Event(_) | Kind::Epoll(_) | Kind::Stream(_) | Kind::Socket(_) => {
+            Err(Errno(libc::ESPIPE))
+        }
     }
 }
 
@@ -195,11 +200,16 @@ fn write_at(kind: &Kind, position: u64, data: &[u8]) -> Result<usize, Errno> {
         }
         Kind::Memory(_) => Err(Errno::BAD_DESCRIPTOR),
         Kind::Block(index) => block::write(*index, position, data),
-        Kind::Event(_) | Kind::Epoll(_) | Kind::Stream(_) => Err(Errno(libc::ESPIPE)),
+        Kind::Event(_) | Kind::Epoll(_) | Kind::Stream(_) | Kind::Socket(_) => {
+            Err(Errno(libc::ESPIPE))
+        }
     }
 }
 
 pub(super) fn read_some(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
+    if is_socket(fd)? {
+        return net::receive(fd, buffer, 0);
+    }
     waiting(fd, |files, id| {
         let file = files.get(fd)?;
         if file.access == libc::O_WRONLY {
@@ -223,6 +233,9 @@ pub(super) fn read_some(fd: c_int, buffer: &mut [u8]) -> Result<usize, Errno> {
 }
 
 pub(super) fn write_some(fd: c_int, data: &[u8]) -> Result<usize, Errno> {
+    if is_socket(fd)? {
+        return net::send(fd, data, 0);
+    }
     waiting(fd, |files, id| {
         let file = files.get(fd)?;
         if file.access == libc::O_RDONLY {
@@ -243,6 +256,11 @@ pub(super) fn write_some(fd: c_int, data: &[u8]) -> Result<usize, Errno> {
             }
         }
     })
+}
+
+/// Whether a descriptor is a socket of the network.
+pub(super) fn is_socket(fd: c_int) -> Result<bool, Errno> {
+    with_files(|files| Ok(matches!(files.get(fd)?.kind, Kind::Socket(_))))
 }
 
 /// A buffer from C. An empty one may have any address there, but not here.
@@ -375,9 +393,10 @@ extern "C" fn lseek64(fd: c_int, offset: i64, whence: c_int) -> i64 {
     let result = with_files(|files| {
         let file = files.get(fd)?;
         let base = match (whence, &file.kind) {
-            (_, Kind::Console | Kind::Event(_) | Kind::Epoll(_) | Kind::Stream(_)) => {
-                return Err(Errno(libc::ESPIPE));
-            }
+            (
+                _,
+                Kind::Console | Kind::Event(_) | Kind::Epoll(_) | Kind::Stream(_) | Kind::Socket(_),
+            ) => return Err(Errno(libc::ESPIPE)),
             (libc::SEEK_SET, _) => 0,
             (libc::SEEK_CUR, _) => file.position,
             (libc::SEEK_END, Kind::Block(index)) => block::geometry(*index).0,
@@ -414,7 +433,7 @@ unsafe fn fill_status(kind: &Kind, out: *mut Status) -> c_int {
         Kind::Block(index) => (libc::S_IFBLK | 0o600, 0, *index as u64),
         Kind::Memory(bytes) => (libc::S_IFREG | 0o400, bytes.len() as u64, 1),
         Kind::Event(_) | Kind::Epoll(_) => (0o600, 0, 2),
-        Kind::Stream(_) => (libc::S_IFSOCK | 0o600, 0, 3),
+        Kind::Stream(_) | Kind::Socket(_) => (libc::S_IFSOCK | 0o777, 0, 3),
         _ => (libc::S_IFCHR | 0o600, 0, 4),
     };
     // SAFETY: the caller's promise; zero is a valid value for all fields.
@@ -498,6 +517,11 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -
                 // SAFETY: the caller's promise.
                 file.nonblocking = unsafe { argument.cast::<c_int>().read() } != 0;
             }
+            (libc::FIONREAD, Kind::Socket(socket)) => {
+                let waiting = net::octets_waiting(socket)?;
+                // SAFETY: the caller's promise.
+                unsafe { argument.cast::<c_int>().write(waiting.try_into().unwrap_or(c_int::MAX)) };
+            }
             (BLKSSZGET, Kind::Block(index)) => {
                 let size = c_int::try_from(block::geometry(*index).1).unwrap_or(c_int::MAX);
                 // SAFETY: the caller's promise.
@@ -538,7 +562,8 @@ unsafe extern "C" fn pipe2(out: *mut c_int, flags: c_int) -> c_int {
     }))
 }
 
-/// Waits by looking again every millisecond: `std` asks once at the start, and tokio uses epoll.
+/// Waits for one file as a call on it would, and for several by looking again every millisecond: `std` asks once at the
+/// start and while it connects with a time limit, and tokio uses epoll.
 ///
 /// # Safety
 /// As in C.
@@ -567,6 +592,13 @@ unsafe extern "C" fn poll(entries: *mut pollfd, number: c_ulong, timeout: c_int)
         if ready > 0 || now >= deadline {
             return ready;
         }
-        thread::sleep_until((now + INTERVAL).min(deadline));
+        // SAFETY: the caller's promise.
+        let only = (number == 1).then(|| unsafe { (*entries).fd });
+        match only.and_then(|fd| with_files(|files| files.id(fd)).ok()) {
+            Some(id) => {
+                thread::block(CHANNEL_FILE | Channel::from(id), Some(deadline));
+            }
+            None => thread::sleep_until((now + INTERVAL).min(deadline)),
+        }
     }
 }

@@ -3,8 +3,9 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use hvt_abi::exchange::Exchange;
 use hvt_abi::extension::{self, BlockFlush, ProcessCall};
-use hvt_abi::hypercall::{self as abi, BlockIo, Halt, Poll, Puts, Walltime};
+use hvt_abi::hypercall::{self as abi, BlockIo, Halt, NetIo, Poll, Puts, Walltime};
 
 /// Address of the tender's function where there is no virtual machine; zero under KVM.
 static PROCESS_CALL: AtomicUsize = AtomicUsize::new(0);
@@ -88,6 +89,34 @@ pub(super) fn block_flush(handle: u64) -> bool {
     // SAFETY: the structure is the call's.
     unsafe { call(extension::BLOCK_FLUSH, &mut flush) };
     flush.ret == abi::RESULT_OK
+}
+
+/// Sends one frame; a result code of the call.
+pub(super) fn net_write(handle: u64, frame: &[u8]) -> i32 {
+    let (data, len) = (frame.as_ptr() as u64, frame.len() as u64);
+    let mut io = NetIo { handle, data, len, ..NetIo::default() };
+    // SAFETY: the frame is readable.
+    unsafe { call(abi::NET_WRITE, &mut io) };
+    io.ret
+}
+
+/// Receives one frame and says how long it is; none when there is none.
+pub(super) fn net_read(handle: u64, buffer: &mut [u8]) -> Option<usize> {
+    let (data, len) = (buffer.as_mut_ptr() as u64, buffer.len() as u64);
+    let mut io = NetIo { handle, data, len, ..NetIo::default() };
+    // SAFETY: the buffer is writable.
+    unsafe { call(abi::NET_READ, &mut io) };
+    let len = usize::try_from(io.len).unwrap_or(usize::MAX).min(buffer.len());
+    (io.ret == abi::RESULT_OK).then_some(len)
+}
+
+/// Sends frames, waits, receives frames. Only with [`extension::FEATURE_EXCHANGE`].
+///
+/// # Safety
+/// The lists are as long as they are said to be; frames are readable and rooms writable.
+pub(super) unsafe fn exchange(argument: &mut Exchange) {
+    // SAFETY: the caller's promise.
+    unsafe { call(extension::EXCHANGE, argument) };
 }
 
 /// Ends the program.

@@ -59,6 +59,22 @@ unsafe impl GlobalAlloc for Runtime {
         block.map_or(null_mut(), NonNull::as_ptr)
     }
 
+    /// Buffers of connections are large and mostly stay empty: what is known to be zero is not touched.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() > MIN_ALIGN {
+            // SAFETY: the caller's promise; the block has as many bytes.
+            unsafe {
+                let block = self.alloc(layout);
+                if !block.is_null() {
+                    block.write_bytes(0, layout.size());
+                }
+                return block;
+            }
+        }
+        let block = with_heap(|heap| heap.allocate_zeroed(layout.size()));
+        block.map_or(null_mut(), NonNull::as_ptr)
+    }
+
     unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
         if let Some(block) = NonNull::new(block) {
             // SAFETY: the caller gives back what `alloc` gave.

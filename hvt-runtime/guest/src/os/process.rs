@@ -16,7 +16,9 @@ use crate::files::Errno;
 
 use super::single::Single;
 use super::start::leak;
-use super::{console, entropy, error, hypercall, memory, pthread, start, string, stubs, thread};
+use super::{
+    console, entropy, error, hypercall, memory, net, pthread, start, string, stubs, thread,
+};
 
 /// A thread's stack in bytes by default where the tender sets none with guard pages aside.
 const THREAD_STACK: usize = 512 * 1024;
@@ -139,9 +141,13 @@ pub(super) extern "C" fn exit(status: c_int) -> ! {
 extern "C" fn _exit(status: c_int) -> ! {
     if console::is_debug() {
         let usage = memory::usage();
+        let frames = net::counters();
         console::say(format_args!(
-            "exit {status}; {} hypercalls; {} random words; memory held {} KiB, at most {}, touched {}; calls answered with ENOSYS: {}",
+            "exit {status}; {} hypercalls, {} of them for {} frames out and {} in; {} random words; memory held {} KiB, at most {}, touched {}; calls answered with ENOSYS: {}",
             hypercall::count(),
+            frames.calls,
+            frames.sent,
+            frames.received,
             entropy::count(),
             usage.held / 1024,
             usage.held_peak / 1024,

@@ -1,7 +1,7 @@
 //! From the entry point to `main`.
 //!
 //! The order matters: the processor, then what the tender told, then randomness (the stack protector wants it), memory,
-//! clocks, the first thread, files, and the constructors in the image.
+//! clocks, the first thread, files, devices, the network, and the constructors in the image.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -20,7 +20,9 @@ use crate::copy;
 
 use super::single::Single;
 use super::thread::{StackArea, Template};
-use super::{block, console, cpu, entropy, file, hypercall, memory, process, thread, time, unwind};
+use super::{
+    block, console, cpu, entropy, file, hypercall, memory, net, process, thread, time, unwind,
+};
 
 /// The stack at the top of memory under a stock tender, which says nothing about it: 1 MiB, but at most this part.
 const STOCK_STACK: usize = 1 << 20;
@@ -106,6 +108,7 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
         count: address(boot.thread_stack_count),
     };
     thread::start(template(segments), stacks, stack, guarded);
+    console::start();
     let line = if extended {
         // SAFETY: the tender put both areas there; they stay readable.
         unsafe { CommandLine::exact(area(boot.args, boot.args_len), area(boot.env, boot.env_len)) }
@@ -119,7 +122,8 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
     unwind::start();
     file::start(symbols(segments));
     // SAFETY: the tender put the manifest there; it stays readable.
-    unsafe { start_devices(info.mft) };
+    let devices = unsafe { manifest(info.mft) };
+    block::start(devices);
     console::debug(format_args!(
         "ring {}, features {:#x}, heap {:#x} to {heap_end:#x}, stack {stack:x?}, {} thread stacks",
         cpu::ring(),
@@ -127,15 +131,16 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
         image_end(segments),
         stacks.count,
     ));
-    run(&line)
+    let arguments = net::start(devices, &line.arguments);
+    run(&line, &arguments)
 }
 
 /// Calls the constructors and `main`.
-fn run(line: &CommandLine<'_>) -> ! {
+fn run(line: &CommandLine<'_>, arguments: &[&[u8]]) -> ! {
     process::set_environment(&line.environment);
     let mut argv: Vec<*const c_char> = Vec::new();
     argv.push(&raw const hvt_image_name);
-    argv.extend(line.arguments.iter().map(|argument| leak(argument)));
+    argv.extend(arguments.iter().map(|argument| leak(argument)));
     let argc = c_int::try_from(argv.len()).unwrap_or(c_int::MAX);
     argv.push(ptr::null());
     let argv = Vec::leak(argv).as_ptr();
@@ -226,12 +231,12 @@ fn symbols(segments: &[Elf64_Phdr]) -> &'static [u8] {
 
 /// # Safety
 /// `start` is the address of a manifest that stays readable.
-unsafe fn start_devices(start: u64) {
+unsafe fn manifest(start: u64) -> &'static [Entry] {
     // SAFETY: the caller's promise; entries follow the header.
     unsafe {
         let header = start as *const Header;
         let count = (*header).entries.min(MAX_ENTRIES) as usize;
-        block::start(slice::from_raw_parts(header.add(1).cast::<Entry>(), count));
+        slice::from_raw_parts(header.add(1).cast::<Entry>(), count)
     }
 }
 

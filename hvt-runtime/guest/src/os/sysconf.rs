@@ -4,7 +4,7 @@ use core::ffi::{c_char, c_int, c_long, c_ulong};
 
 use crate::files::Errno;
 
-use super::{error, process, string};
+use super::{error, net, process, string};
 
 #[unsafe(no_mangle)]
 extern "C" fn sysconf(name: c_int) -> c_long {
@@ -52,8 +52,9 @@ unsafe extern "C" fn sched_getaffinity(_thread: c_int, len: usize, set: *mut u8)
 /// As in C.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn gethostname(buffer: *mut c_char, len: usize) -> c_int {
+    let name = core::str::from_utf8(net::host_name()).unwrap_or("hvt");
     // SAFETY: the caller's promise.
-    if unsafe { string::put("hvt", buffer, len) } {
+    if unsafe { string::put(name, buffer, len) } {
         0
     } else {
         error::fail(Errno(libc::ENAMETOOLONG))

@@ -17,7 +17,7 @@ use hvt_abi::extension::POLL_SHUTDOWN;
 use crate::sched::{Channel, Scheduler, ThreadId, Wake};
 
 use super::single::Single;
-use super::{console, cpu, entropy, hypercall, process, time};
+use super::{console, cpu, entropy, net, process, time};
 
 /// How long a thread may keep the processor while others could run, in nanoseconds.
 const SLICE: u64 = 10_000_000;
@@ -25,6 +25,8 @@ const SLICE: u64 = 10_000_000;
 const RELAX_EVERY: u32 = 256;
 /// How often the tender is asked for events while threads keep the processor busy, in nanoseconds.
 const POLL_INTERVAL: u64 = 50_000_000;
+/// The same where there are network devices: a frame should not wait longer for a busy program.
+const NET_INTERVAL: u64 = 1_000_000;
 /// How long to wait when there is no deadline, in nanoseconds.
 const LONG: u64 = 3_600_000_000_000;
 /// The smallest stack, in bytes.
@@ -377,6 +379,14 @@ fn relax_slowly() {
     }
 }
 
+/// Looks at the network if that was not done for a while: for a program that asks for events and never waits for them.
+pub(super) fn look_if_due() {
+    let now = time::now();
+    if MACHINE.with(|machine| now >= machine.next_poll) {
+        look_outside(0, now);
+    }
+}
+
 /// Gives the processor to the next thread that can run, which may be this one again.
 fn run_next() {
     let me = current();
@@ -417,10 +427,12 @@ fn run_next() {
     bury();
 }
 
-/// Asks the tender for events and waits for one up to `timeout` nanoseconds.
+/// Lets the network work, and waits for an event up to `timeout` nanoseconds.
 fn look_outside(timeout: u64, now: u64) {
-    let ready = hypercall::poll(timeout);
-    MACHINE.with(|machine| machine.next_poll = now + timeout + POLL_INTERVAL);
+    let ready = net::turn(timeout, now);
+    let interval = if net::has_devices() { NET_INTERVAL } else { POLL_INTERVAL };
+    let now = if timeout > 0 { time::now() } else { now };
+    MACHINE.with(|machine| machine.next_poll = now + interval);
     if ready & POLL_SHUTDOWN != 0 {
         process::asked_to_stop();
     }
