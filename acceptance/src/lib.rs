@@ -14,5 +14,6 @@ pub mod name_server;
 pub mod pebble;
 pub mod peer;
 pub mod programs;
+pub mod zone_signer;
 
 pub use gateway::Gateway;

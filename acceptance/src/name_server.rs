@@ -246,9 +246,9 @@ impl Setup {
             let _ = write!(text, "zone \"{name}\" {{ file \"{name}.zone\"; ");
             match zone.primary {
                 Some(primary) => {
-                    let _ = write!(
+                    let _ = writeln!(
                         text,
-                        "type secondary; allow-notify {{ any; }}; primaries {{ {} port {}; }}; }};\n",
+                        "type secondary; allow-notify {{ any; }}; primaries {{ {} port {}; }}; }};",
                         primary.ip(),
                         primary.port()
                     );

@@ -9,6 +9,7 @@ use acceptance::gateway::DOMAIN;
 use acceptance::name_server::{Kind, NameServer, Policy, SECRET, Setup, Zone, free_port};
 use acceptance::pebble::{Door, Pebble};
 use acceptance::peer::eventually;
+use acceptance::zone_signer::ZoneSigner;
 use acceptance::{Gateway, client};
 
 /// Percent of nonces that are refused; the client must repeat those requests.
@@ -265,4 +266,60 @@ fn a_wildcard_needs_no_key_where_the_challenge_is_delegated() {
     world.gateway.stop("TERM");
     world.gateway.spawn();
     assert!(world.served("blog"));
+}
+
+/// The original's way: no directory of an authority, only a zone, and somebody elsewhere who signs what stands there.
+#[test]
+fn the_originals_options_bring_a_certificate_through_dns() {
+    if !ZoneSigner::available() || !Kind::Bind.available() {
+        return;
+    }
+    let address = free_port(Ipv4Addr::LOCALHOST.into());
+    let mut setup =
+        Setup::new(Kind::Bind, address).with(Zone::new(DOMAIN, address.ip(), Policy::All));
+    setup.keys = vec![(format!("tlstunnel._update.{DOMAIN}"), "hmac-sha256".to_owned())];
+    let server = setup.start();
+    let signer = ZoneSigner::new();
+    let (dns_server, key) = (address.to_string(), server.key());
+    let mut gateway = Gateway::start_with(&[
+        "--dns-server",
+        &dns_server,
+        "--dns-key",
+        &key,
+        "--key-seed",
+        "a seed of the original",
+    ]);
+    let backend = Backend::http("site");
+    gateway.ctl(&["add", "blog", &backend.to_arg()]);
+    eventually("the request stands in the zone", || signer.request(&server, DOMAIN).is_some());
+    signer.answer(&server, DOMAIN, 90);
+
+    let config = client::config(&signer.root_file(), &[]);
+    let served = |gateway: &Gateway, host: &str| {
+        client::connect(gateway.https, host, &config)
+            .and_then(|mut tls| client::get(&mut tls, host, "/"))
+            .is_ok_and(|answer| answer.contains("backend site"))
+    };
+    let host = format!("blog.{DOMAIN}");
+    eventually("it is served", || served(&gateway, &host));
+    let request = signer.request(&server, DOMAIN).unwrap();
+
+    // Nothing is asked for again, and the certificate is there at once.
+    gateway.kill();
+    gateway.spawn();
+    assert!(served(&gateway, &host), "{}", gateway.log());
+    assert_eq!(signer.request(&server, DOMAIN).unwrap(), request);
+    assert!(!gateway.log().contains(SECRET) && !gateway.log().contains("a seed"));
+
+    // A key that is not known any more shows in status, and costs nothing.
+    let mut other = Gateway::start_with(&[
+        "--dns-server",
+        &dns_server,
+        "--dns-key",
+        "nobody:SHA256:AAECAwQFBgcICQoLDA0ODw==",
+    ]);
+    eventually("who is to blame is in status", || {
+        other.ctl(&["status"]).contains("does not know the key nobody")
+    });
+    other.stop("TERM");
 }

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
@@ -68,6 +70,16 @@ pub fn check(
     name: &str,
     now: i64,
 ) -> Result<Checked, CheckError> {
+    check_names(chain_pem, public_key, &[name.to_owned()], now)
+}
+
+/// The same for a certificate of several names, given in order.
+pub(crate) fn check_names(
+    chain_pem: &str,
+    public_key: &[u8],
+    wanted: &[String],
+    now: i64,
+) -> Result<Checked, CheckError> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
         .take(MAX_CHAIN)
         .collect::<Result<_, _>>()
@@ -80,7 +92,7 @@ pub fn check(
         return Err(CheckError::Key);
     }
     let names = names_of(&parsed);
-    if names != [name] {
+    if names != wanted {
         return Err(CheckError::Names(names));
     }
     let validity = Validity {
@@ -97,7 +109,9 @@ pub fn check(
         _ => {}
     }
     if let [intermediates @ .., last] = rest {
-        check_links(leaf, intermediates, last, name, now)?;
+        for name in wanted {
+            check_links(leaf, intermediates, last, name, now)?;
+        }
     }
     Ok(Checked { leaf: leaf.clone(), validity })
 }
@@ -125,6 +139,19 @@ fn check_links(
         .verify_server_cert(leaf, intermediates, &server_name, &[], now)
         .map_err(|error| chain(&error))?;
     Ok(())
+}
+
+/// Certificates in DER as PEM.
+pub(crate) fn pem_of(chain: &[&[u8]]) -> String {
+    let section = |der: &&[u8]| {
+        let text = STANDARD.encode(der);
+        let lines: Vec<&str> = (0..text.len())
+            .step_by(64)
+            .map(|at| text.get(at..text.len().min(at + 64)).unwrap_or_default())
+            .collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    };
+    chain.iter().map(section).collect()
 }
 
 /// The common name that issued the topmost certificate of a chain.

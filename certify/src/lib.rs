@@ -39,6 +39,7 @@ pub mod options;
 mod order;
 mod plan;
 mod policy;
+mod posted;
 mod record;
 mod report;
 mod requests;
@@ -46,6 +47,7 @@ pub mod schedule;
 pub mod self_signed;
 mod settings;
 mod signed;
+mod tlsa_keeper;
 pub mod vault;
 
 use std::sync::{Arc, LazyLock};
@@ -65,6 +67,7 @@ pub use settings::{
     ChallengeKind, ExternalAccount, LETS_ENCRYPT, LETS_ENCRYPT_STAGING, Settings, SettingsError,
     directory_url,
 };
+pub use tlsa_keeper::TlsaKeeper;
 
 /// The one cryptographic provider of the house. X25519MLKEM768 is its first key-exchange group.
 pub fn provider() -> &'static Arc<CryptoProvider> {

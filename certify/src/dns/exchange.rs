@@ -32,13 +32,33 @@ pub(super) async fn ask(
     name: &Name,
     kind: RecordType,
 ) -> Result<Message, DnsError> {
+    let (_, answer) = exchange(server, &question(name, kind)).await?;
+    answered(server, name, answer)
+}
+
+/// The same where the answer is known to be too large for UDP.
+pub(super) async fn ask_over_tcp(
+    server: SocketAddr,
+    name: &Name,
+    kind: RecordType,
+) -> Result<Message, DnsError> {
+    let request = question(name, kind);
+    let bytes = request.to_vec().map_err(|error| DnsError::Message(error.to_string()))?;
+    let (_, answer) = exchange_over_tcp(server, &request, &bytes).await?;
+    answered(server, name, answer)
+}
+
+fn question(name: &Name, kind: RecordType) -> Message {
     let mut request = Message::query();
     request.metadata.recursion_desired = false;
     request.add_query(Query::query(name.clone(), kind));
     let mut edns = Edns::new();
     edns.set_max_payload(UDP_ANSWER);
     request.set_edns(edns);
-    let (_, answer) = exchange(server, &request).await?;
+    request
+}
+
+fn answered(server: SocketAddr, name: &Name, answer: Message) -> Result<Message, DnsError> {
     match answer.metadata.response_code {
         ResponseCode::NoError | ResponseCode::NXDomain => Ok(answer),
         code => Err(DnsError::Answer { server, name: shown(name), code }),
@@ -59,8 +79,16 @@ pub(super) async fn exchange(
             Ok(None) | Err(_) => {}
         }
     }
+    exchange_over_tcp(server, request, &bytes).await
+}
+
+async fn exchange_over_tcp(
+    server: SocketAddr,
+    request: &Message,
+    bytes: &[u8],
+) -> Result<(Vec<u8>, Message), DnsError> {
     let no_answer = |source| DnsError::NoAnswer { server, source };
-    let answer = timeout(TCP_TIME, over_tcp(server, &bytes))
+    let answer = timeout(TCP_TIME, over_tcp(server, bytes))
         .await
         .map_err(|_| no_answer(io::ErrorKind::TimedOut.into()))?
         .map_err(no_answer)?;

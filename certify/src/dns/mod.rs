@@ -8,7 +8,9 @@
 //! this program, [`responder`] answers the authority itself, and nobody is updated. What has neither is asked through a
 //! [`hook`].
 //!
-//! This module must not know orders, accounts or storage. Addresses of servers that the zone names come from the
+//! [`tlsa`] is the original's way, where the certificate itself comes through DNS.
+//!
+//! This module must not know orders, accounts or storage; only [`hook::AcmeDns`] has the program keep what it needs. Addresses of servers that the zone names come from the
 //! program's [`crate::http::Resolve`].
 
 mod alias;
@@ -19,6 +21,7 @@ mod key;
 mod propagation;
 mod publisher;
 pub mod responder;
+pub mod tlsa;
 mod update;
 mod zone;
 

@@ -1,5 +1,6 @@
 //! The options for certificates that take DNS: how TXT records are made for dns-01, and for which names.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::challenge::TxtPublisher;
 use crate::dns::hook::{AcmeDns, HookAddress, HookError, Webhook};
 use crate::dns::responder::{DelegatedZones, Zones, ZonesError};
+use crate::dns::tlsa::TlsaServer;
 use crate::dns::{DnsKey, DnsServer, DynamicUpdate};
 use crate::host::Host;
 use crate::http::Client;
@@ -76,10 +78,20 @@ pub struct DnsOptions {
     )]
     pub acme_dns_zone: Vec<String>,
 
+    /// Accepted for those who come from the original: with --dns-server and --dns-key, and without --acme, certificates
+    /// are asked for and delivered through DNS as there. The key is made here and stored, and not derived from this
+    #[arg(long, hide_env_values = true, value_name = "SEED", requires = "dns_server",
+          value_parser = |_: &str| Ok::<_, Infallible>(Ignored))]
+    pub key_seed: Option<Ignored>,
+
     /// This program's name in the NS records that delegate those zones, such as gateway.example.org
     #[arg(long, value_name = "NAME", requires = "acme_dns_zone")]
     pub acme_dns_name_server: Option<String>,
 }
+
+/// A value that is accepted and forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ignored;
 
 /// Why dns-01 cannot be done with these options.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +163,14 @@ impl DnsOptions {
         Ok(Txt { publisher, zones: None })
     }
 
+    /// The server that certificates come through without an authority's directory, as in the original.
+    pub(super) fn tlsa(&self, clock: Clock) -> Option<TlsaServer> {
+        if self.key_seed.is_some() {
+            tracing::info!("--key-seed is not needed: keys are made here, and stored");
+        }
+        Some(TlsaServer::new(self.dns_server?, self.dns_key.clone()?, clock))
+    }
+
     fn zones(&self) -> Result<Option<Arc<Zones>>, DnsOptionsError> {
         match (&self.acme_dns_name_server, self.acme_dns_listen.is_empty()) {
             (Some(server), false) => Ok(Some(Arc::new(Zones::new(&self.acme_dns_zone, server)?))),
@@ -216,6 +236,9 @@ mod tests {
         let options = parse(&["--dns-server", "192.0.2.1", "--dns-key", KEY]).unwrap();
         assert_eq!(options.dns_server.unwrap().to_string(), "192.0.2.1:53");
         assert!(!format!("{options:?}").contains("AAEC"), "a secret is not shown");
+        assert!(parse(&["--key-seed", "seed"]).is_err());
+        let seed = ["--key-seed", "s3ed", "--dns-server", "192.0.2.1", "--dns-key", KEY];
+        assert!(!format!("{:?}", parse(&seed).unwrap()).contains("s3ed"));
         assert!(parse(&["--dns-server", "192.0.2.1"]).is_err());
         assert!(parse(&["--dns-key", KEY]).is_err());
         assert!(parse(&["--dns-server", "ns1.example.org", "--dns-key", KEY]).is_err());

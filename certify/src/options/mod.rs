@@ -13,6 +13,7 @@ use clap::{Args, Command};
 pub use dns::{DnsOptions, DnsOptionsError, Txt};
 pub use files::FileOptions;
 
+use crate::dns::tlsa::TlsaServer;
 use crate::host::Host;
 use crate::http::{Client, Resolve, RootsError, public_roots, roots_from_pem};
 use crate::keeper::Clock;
@@ -122,6 +123,14 @@ impl AcmeOptions {
             }
         };
         Client::new(trusted, resolver).map_err(roots)
+    }
+
+    /// The server that certificates come through as in the original, if there is no directory of an authority.
+    pub fn tlsa(&self, clock: Clock) -> Option<TlsaServer> {
+        match self.acme {
+            Some(_) => None,
+            None => self.dns.tlsa(clock),
+        }
     }
 
     /// What makes TXT records, if dns-01 is asked for. `host` keeps what that takes.

@@ -11,7 +11,9 @@ use certify::files::Files;
 use certify::http::Resolve;
 use certify::options::AcmeOptions;
 use certify::schedule::Validity;
-use certify::{Challenge, ChallengeKind, Current, Host, HostError, Keeper, Record, Wanted};
+use certify::{
+    Challenge, ChallengeKind, Current, Host, HostError, Keeper, Record, TlsaKeeper, Wanted,
+};
 use config_proto::message::Refusal;
 use config_proto::model::{Route, RouteName};
 use tokio::task::JoinSet;
@@ -25,7 +27,14 @@ use crate::gateway::{Gateway, Phase, Snapshot};
 use crate::options::Options;
 use crate::tls::certificates::{Certificate, Source};
 
-/// The work, ready to run, and the zones to answer for meanwhile; none without `--acme`.
+/// Certificates from an authority, ready to be looked after.
+pub(super) struct Work {
+    pub(super) keeper: Keeper<Registered>,
+    /// What is to be answered for meanwhile, at the addresses of `--acme-dns-listen`.
+    pub(super) zones: Option<Arc<Zones>>,
+}
+
+/// The work; none without `--acme`.
 ///
 /// # Errors
 /// When `--acme-ca` cannot be read or used.
@@ -33,8 +42,8 @@ pub(super) fn keeper(
     options: &AcmeOptions,
     gateway: &Arc<Gateway>,
     configuration: &Configuration,
-) -> Result<(Option<Keeper<Registered>>, Option<Arc<Zones>>), RunError> {
-    let Some(settings) = options.settings() else { return Ok((None, None)) };
+) -> Result<Option<Work>, RunError> {
+    let Some(settings) = options.settings() else { return Ok(None) };
     let client = options.client(Addresses(gateway.resolver.clone()))?;
     let clock = certify::system_clock();
     let wildcards = settings.challenge == ChallengeKind::Dns01;
@@ -57,7 +66,25 @@ pub(super) fn keeper(
         keeper = keeper.with_txt(txt.publisher);
         zones = txt.zones;
     }
-    Ok((Some(keeper), zones))
+    Ok(Some(Work { keeper, zones }))
+}
+
+/// The original's way: a certificate through DNS for each of `--domains` and what is right below it.
+///
+/// # Errors
+/// When there is no domain.
+pub(super) fn through_dns(
+    options: &Options,
+    gateway: &Arc<Gateway>,
+    configuration: &Configuration,
+) -> Result<Option<TlsaKeeper<Domains>>, RunError> {
+    let clock = certify::system_clock();
+    let Some(server) = options.acme.tlsa(Arc::clone(&clock)) else { return Ok(None) };
+    if options.domains.is_empty() {
+        return Err(RunError::NoDomain);
+    }
+    let host = Domains { gateway: Arc::clone(gateway), configuration: configuration.clone() };
+    Ok(Some(TlsaKeeper::new(host, server, clock, gateway.certificates.clone())))
 }
 
 /// Reads certificate files again when they change.
@@ -214,6 +241,63 @@ impl Host for Registered {
     fn withdraw(&self, challenge: &Challenge) {
         self.gateway.challenges.withdraw(challenge);
     }
+}
+
+/// The domains that are served, each with everything right below it.
+pub(super) struct Domains {
+    gateway: Arc<Gateway>,
+    configuration: Configuration,
+}
+
+impl Host for Domains {
+    /// Domains for which no person gave a certificate.
+    fn wanted(&self) -> (u64, Vec<Wanted>) {
+        let snapshot = self.gateway.snapshot.load_full();
+        let wanted = |domain: &String| {
+            let wildcard = format!("*.{domain}");
+            let shown = snapshot.certificates.find(Some(&wildcard));
+            let serves_both = |shown: &Certificate| {
+                let names = shown.names();
+                names.contains(domain) && names.contains(&wildcard)
+            };
+            let current = match shown.map(|shown| (shown.source(), shown)) {
+                None | Some((Source::SelfSigned, _)) => None,
+                Some((Source::Acme, shown)) if serves_both(shown) => Some(current(shown)?),
+                Some((Source::Acme, _)) => None,
+                Some(_) => return None,
+            };
+            Some(Wanted { name: domain.clone(), current })
+        };
+        let domains = self.configuration.domains();
+        (snapshot.generation, domains.iter().filter_map(wanted).collect())
+    }
+
+    async fn changed(&self, since: u64) {
+        self.configuration.generation_other_than(since).await;
+    }
+
+    async fn records(&self) -> Result<Vec<Record>, HostError> {
+        self.configuration.acme_records().await.map_err(failed)
+    }
+
+    async fn save(&self, key: String, record: Option<Zeroizing<Vec<u8>>>) -> Result<(), HostError> {
+        self.configuration.save_acme_record(key, record).await.map_err(failed)
+    }
+
+    async fn install(
+        &self,
+        name: String,
+        chain_pem: String,
+        key_pem: Zeroizing<String>,
+    ) -> Result<(), HostError> {
+        let installed = self.configuration.install_acme_certificate(name, chain_pem, key_pem);
+        installed.await.map_err(failed)
+    }
+
+    /// Nobody looks at anything here but the zone.
+    fn publish(&self, _challenge: &Challenge) {}
+
+    fn withdraw(&self, _challenge: &Challenge) {}
 }
 
 fn current(certificate: &Certificate) -> Option<Current> {

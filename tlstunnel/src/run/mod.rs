@@ -67,6 +67,9 @@ pub enum RunError {
     /// A wildcard certificate cannot be obtained by this challenge (RFC 8555, section 7.1.3; every authority's policy).
     #[error("a certificate for {0} takes --acme-challenge dns-01")]
     Wildcard(String),
+    /// Certificates through DNS are for domains.
+    #[error("--dns-server without --acme obtains certificates for --domains, and there is none")]
+    NoDomain,
     /// The operating system gives no event loop, thread or descriptor.
     #[error("the system refuses what the gateway needs: {0}; is the limit of open files too low?")]
     System(#[from] std::io::Error),
@@ -117,8 +120,8 @@ pub fn run(
     )?;
     write_authority(options, authority)?;
 
-    let (keeper, zones) =
-        self::certificates::keeper(&options.acme, &gateway, &configuration)?;
+    let obtaining = self::certificates::keeper(&options.acme, &gateway, &configuration)?;
+    let through_dns = self::certificates::through_dns(options, &gateway, &configuration)?;
     let control = Control::new(
         Arc::clone(&gateway),
         configuration.clone(),
@@ -127,7 +130,7 @@ pub fn run(
             connections: options.control.control_connections,
             frame_time: options.control.control_timeout,
             v1_key: keys.v1,
-            keeper: keeper.as_ref().map(certify::Keeper::requests),
+            keeper: obtaining.as_ref().map(|work| work.keeper.requests()),
             certificate_alert: options.certificates.files.alert(),
         },
     );
@@ -152,12 +155,15 @@ pub fn run(
             tokio::spawn(crate::observe::http::serve(listener, gateway, metrics));
         }
         tokio::spawn(configuration.clone().watch_confirmations());
-        if let Some(keeper) = keeper {
+        if let Some(self::certificates::Work { keeper, zones }) = obtaining {
             tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), keeper.run()));
+            if let Some(zones) = zones {
+                let answering = self::certificates::answer(zones, dns);
+                tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), answering));
+            }
         }
-        if let Some(zones) = zones {
-            let answering = self::certificates::answer(zones, dns);
-            tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), answering));
+        if let Some(keeper) = through_dns {
+            tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), keeper.run()));
         }
         let watching = self::certificates::watch(files, options, &gateway, &configuration);
         tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), watching));
