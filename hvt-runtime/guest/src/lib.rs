@@ -47,4 +47,5 @@ pub const FEATURES: u32 = extension::FEATURE_RING3
     | extension::FEATURE_BLOCK_FLUSH
     | extension::FEATURE_SHUTDOWN
     | extension::FEATURE_EXCHANGE
-    | extension::FEATURE_PROCESS;
+    | extension::FEATURE_PROCESS
+    | extension::FEATURE_MEMORY_RELEASE;

@@ -157,7 +157,8 @@ impl Heap {
             }
             _ => {}
         }
-        let Some(new) = self.allocate(size) else { return Ok(None) };
+        let new = if size > old { self.allocate_growing(size) } else { self.allocate(size) };
+        let Some(new) = new else { return Ok(None) };
         // SAFETY: two different live blocks of at least `old.min(size)` bytes each.
         unsafe { ptr::copy_nonoverlapping(block.as_ptr(), new.as_ptr(), old.min(size)) };
         // SAFETY: the caller gives the old block up.
@@ -172,6 +173,12 @@ impl Heap {
     /// host's time to provide it.
     pub fn return_idle(&mut self, give: impl FnMut(*mut u8, usize) -> bool) -> usize {
         self.pages.return_idle(give)
+    }
+
+    /// Whether [`Heap::return_idle`] has something to do, now or the next time.
+    #[must_use]
+    pub fn has_idle(&self) -> bool {
+        self.pages.has_idle()
     }
 
     /// What the heap holds now.
@@ -254,6 +261,17 @@ impl Heap {
     fn allocate_run(&mut self, size: usize, align_pages: usize) -> Option<NonNull<u8>> {
         let run = self.take_pages(size.div_ceil(PAGE).max(1), align_pages)?;
         NonNull::new(self.pages.address(run))
+    }
+
+    /// As [`Self::allocate`] for a block that has grown out of its place: it will probably grow again, and at the end of
+    /// all runs it can, without being copied.
+    fn allocate_growing(&mut self, size: usize) -> Option<NonNull<u8>> {
+        if size_class::of(size).is_none()
+            && let Some(run) = self.pages.take_last(size.div_ceil(PAGE))
+        {
+            return NonNull::new(self.pages.address(run));
+        }
+        self.allocate(size)
     }
 
     /// A run of pages, at the cost of the empty slabs that were kept if there is no other.

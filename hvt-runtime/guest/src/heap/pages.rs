@@ -25,8 +25,11 @@ const BINS: usize = EXACT + 4 * 15;
 /// Free runs below so many pages stay with us: returning them would cost a call each and bring little.
 pub(super) const RETURNED_LEAST: u32 = 16;
 
+/// A growing block goes behind all others only while so many times its size is left there.
+const ROOM_TO_GROW: u32 = 8;
+
 /// The most runs that one call of [`PageMap::return_idle`] returns, to bound its time.
-const RETURNED_MOST: usize = 64;
+const RETURNED_MOST: usize = 16;
 
 /// What a page belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub(super) struct PageMap {
     held_peak: u32,
     /// Pages of listed runs that the host has.
     returned: u32,
+    /// There may be something to return.
+    idle: bool,
     /// How often [`PageMap::return_idle`] was called.
     age: u16,
     /// The age when `top` last came down, or a run there was taken.
@@ -109,6 +114,7 @@ impl PageMap {
             held: 0,
             held_peak: 0,
             returned: 0,
+            idle: false,
             age: 0,
             top_age: 0,
             bins: [NONE; BINS],
@@ -161,6 +167,19 @@ impl PageMap {
             self.give_back(first + wanted, length - skip - wanted);
         }
         Some(first)
+    }
+
+    /// A run of `count` pages behind all others; `None` when there is not [`ROOM_TO_GROW`] times as much.
+    pub(super) fn take_last(&mut self, count: usize) -> Option<u32> {
+        let wanted = u32::try_from(count).ok()?;
+        if wanted.checked_mul(ROOM_TO_GROW)? > self.count - self.top {
+            return None;
+        }
+        let run = self.take_top(wanted)?;
+        self[run].kind = Kind::Run;
+        self.held += wanted;
+        self.held_peak = self.held_peak.max(self.held);
+        Some(run)
     }
 
     /// Turns a run just taken into a slab.
@@ -231,25 +250,34 @@ impl PageMap {
         true
     }
 
+    /// Whether [`PageMap::return_idle`] has something to do, now or the next time.
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle
+    }
+
     /// Gives the host the pages of long free runs that were free at the last call already. `give` gets an address and a
     /// length in bytes and says whether the host took them. How many bytes it took.
     pub(super) fn return_idle(&mut self, mut give: impl FnMut(*mut u8, usize) -> bool) -> usize {
         let mut taken = 0;
         let mut calls = 0;
-        if self.touched - self.top >= RETURNED_LEAST && self.top_age != self.age {
+        self.idle = false;
+        if self.touched - self.top >= RETURNED_LEAST {
             let bytes = (self.touched - self.top) as usize * PAGE;
-            calls += 1;
-            if give(self.address(self.top), bytes) {
+            if self.top_age == self.age {
+                self.idle = true;
+            } else if give(self.address(self.top), bytes) {
                 self.touched = self.top;
                 taken += bytes;
             }
         }
         for bin in bin_of(RETURNED_LEAST)..BINS {
             let mut run = self.bins[bin];
-            while run != NONE && calls < RETURNED_MOST {
+            while run != NONE {
                 let page = &self[run];
                 let (count, next) = (page.link, page.next);
-                if page.class == 0 && page.used != self.age {
+                if page.class == 0 && (page.used == self.age || calls == RETURNED_MOST) {
+                    self.idle = true;
+                } else if page.class == 0 {
                     calls += 1;
                     if give(self.address(run), count as usize * PAGE) {
                         self[run].class = 1;
@@ -362,6 +390,7 @@ impl PageMap {
             self[first].kind = Kind::Inside;
             self.top = first;
             self.top_age = self.age;
+            self.idle |= self.touched - first >= RETURNED_LEAST;
             return;
         }
         for end in [first, first + count - 1] {
@@ -370,6 +399,7 @@ impl PageMap {
         }
         let age = self.age;
         (self[first].class, self[first].used) = (0, age);
+        self.idle |= count >= RETURNED_LEAST;
         let bin = bin_of(count);
         self.link_before(first, self.bins[bin]);
         self.bins[bin] = first;

@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hvt_abi::exchange::Exchange;
-use hvt_abi::extension::{self, BlockFlush, ProcessCall};
+use hvt_abi::extension::{self, BlockFlush, MemoryRelease, ProcessCall};
 use hvt_abi::hypercall::{self as abi, BlockIo, Halt, NetIo, Poll, Puts, Walltime};
 
 /// Address of the tender's function where there is no virtual machine; zero under KVM.
@@ -117,6 +117,19 @@ pub(super) fn net_read(handle: u64, buffer: &mut [u8]) -> Option<usize> {
 pub(super) unsafe fn exchange(argument: &mut Exchange) {
     // SAFETY: the caller's promise.
     unsafe { call(extension::EXCHANGE, argument) };
+}
+
+/// Gives whole pages back, which read as zero afterwards; false when the tender refuses. Only with
+/// [`extension::FEATURE_MEMORY_RELEASE`].
+///
+/// # Safety
+/// Nobody needs what is in the pages.
+pub(super) unsafe fn memory_release(start: *mut u8, len: usize) -> bool {
+    let (address, len) = (start as u64, len as u64);
+    let mut release = MemoryRelease { address, len, ..MemoryRelease::default() };
+    // SAFETY: the structure is the call's, and the caller gives the pages up.
+    unsafe { call(extension::MEMORY_RELEASE, &mut release) };
+    release.ret == abi::RESULT_OK
 }
 
 /// Ends the program.

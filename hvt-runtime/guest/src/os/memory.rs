@@ -3,13 +3,15 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull, null_mut};
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+
+use hvt_abi::extension::FEATURE_MEMORY_RELEASE;
 
 use crate::files::{Errno, Kind};
 use crate::heap::{Heap, MIN_ALIGN, NotAllocated, Usage};
 
 use super::single::Single;
-use super::{console, error, file, thread};
+use super::{console, error, file, hypercall, start, thread};
 
 static HEAP: Single<Option<Heap>> = Single::new(None);
 static REPORTED: AtomicBool = AtomicBool::new(false);
@@ -31,6 +33,29 @@ pub(super) unsafe fn start(start: usize, end: usize) {
     let size = (end.saturating_sub(start) / RESERVE_PART).min(RESERVE_MOST);
     let reserve = with_heap(|heap| heap.allocate(size));
     RESERVE.store(reserve.map_or(null_mut(), NonNull::as_ptr), Ordering::Relaxed);
+}
+
+/// How often memory that nobody wants goes back to the host, in nanoseconds; it must have been free for as long.
+const RETURN_INTERVAL: u64 = 1_000_000_000;
+static NEXT_RETURN: AtomicU64 = AtomicU64::new(0);
+
+/// To be called before the processor waits: gives the host memory that was free for a while. How long to wait at most, so
+/// that the rest gets its turn: `timeout` when there is none.
+pub(super) fn return_idle(timeout: u64, now: u64) -> u64 {
+    if timeout == 0 || start::tender().features & FEATURE_MEMORY_RELEASE == 0 {
+        return timeout;
+    }
+    let next = NEXT_RETURN.load(Ordering::Relaxed);
+    let has_idle = with_heap(|heap| {
+        if now >= next && heap.has_idle() {
+            // SAFETY: the heap gives up whole pages that are in no block.
+            heap.return_idle(|start, len| unsafe { hypercall::memory_release(start, len) });
+            NEXT_RETURN.store(now + RETURN_INTERVAL, Ordering::Relaxed);
+        }
+        heap.has_idle()
+    });
+    let next = NEXT_RETURN.load(Ordering::Relaxed);
+    if has_idle { timeout.min(next.saturating_sub(now).max(1)) } else { timeout }
 }
 
 /// What the heap holds.
