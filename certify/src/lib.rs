@@ -61,6 +61,7 @@ pub use challenges::Challenges;
 pub use host::{Current, Host, HostError, Record, Wanted};
 pub use keeper::{Clock, Keeper, system_clock};
 pub use policy::{ForDomain, KeyType, PerDomain};
+pub use record::name_of as name_of_record;
 pub use report::{CLOCK_TOLERANCE, Problem, Report, Reports};
 pub use requests::{Outcome, Reason, Request, RequestError, Requests, UnknownReason};
 pub use settings::{

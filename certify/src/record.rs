@@ -97,8 +97,8 @@ pub(crate) fn is_txt_key(key: &str) -> bool {
     key.starts_with(TXT)
 }
 
-/// The name in a key of [`name_key`].
-pub(crate) fn name_of(key: &str) -> Option<&str> {
+/// The name that a record is about, from the record's key; none for what is about no name.
+pub fn name_of(key: &str) -> Option<&str> {
     key.strip_prefix(NAME)
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::backend::Resolver;
 use crate::counters::Counters;
+use crate::demand::Demand;
 use crate::limits::Limits;
 use crate::live::LiveConnections;
 use crate::route::RoutingTable;
@@ -55,6 +56,8 @@ pub struct Gateway {
     pub challenges: Challenges,
     /// Handshake policies with their ticket keys.
     pub tls: Termination,
+    /// Names that clients have asked for, where certificates are ordered on demand.
+    pub demand: Demand,
     /// How the work on certificates from an authority goes.
     pub certificates: certify::Reports,
     /// Resolves the DNS names of backends, for all routes and threads.
@@ -80,6 +83,7 @@ impl Gateway {
             counters: Counters::default(),
             challenges: Challenges::default(),
             tls: Termination::default(),
+            demand: Demand::default(),
             certificates: certify::Reports::default(),
             resolver,
             phase: watch::Sender::default(),

@@ -20,6 +20,7 @@ pub mod client_hello;
 pub mod config;
 pub mod control;
 pub mod counters;
+pub mod demand;
 mod files;
 pub mod forward;
 #[doc(hidden)]

@@ -301,6 +301,12 @@ pub struct CertificateOptions {
     #[command(flatten)]
     pub files: FileOptions,
 
+    /// Orders a certificate for a registered name only once a client asks for it, who waits for it as long as a handshake
+    /// may take
+    #[arg(long, env = "TLSTUNNEL_ACME_ON_DEMAND", requires = "acme",
+          value_parser = BoolishValueParser::new())]
+    pub acme_on_demand: bool,
+
     /// For development: a wildcard certificate for each of --domains from a CA of its own, made once
     #[arg(long, env = "TLSTUNNEL_SELF_SIGNED", value_parser = BoolishValueParser::new())]
     pub self_signed: bool,

@@ -40,6 +40,7 @@ pub(super) struct Work {
 /// When `--acme-ca` cannot be read or used.
 pub(super) fn keeper(
     options: &AcmeOptions,
+    on_demand: bool,
     gateway: &Arc<Gateway>,
     configuration: &Configuration,
 ) -> Result<Option<Work>, RunError> {
@@ -51,6 +52,9 @@ pub(super) fn keeper(
         && !wildcards
     {
         return Err(RunError::Wildcard(name.clone()));
+    }
+    if on_demand {
+        gateway.demand.enable();
     }
     let host = Registered {
         gateway: Arc::clone(gateway),
@@ -175,6 +179,13 @@ impl Registered {
         }
     }
 
+    /// Wildcards and names of options need no client.
+    fn is_asked_for(&self, name: &str) -> bool {
+        name.starts_with("*.")
+            || self.domains.iter().any(|domain| domain == name)
+            || self.gateway.demand.contains(name)
+    }
+
     fn is_wanted_wildcard(&self, parent: &str, snapshot: &Snapshot) -> bool {
         let of_option = |name: &String| name.strip_prefix("*.") == Some(parent);
         let of_route = || {
@@ -208,16 +219,29 @@ impl Host for Registered {
             .filter(|active| terminates(&active.route))
             .filter_map(|active| self.name_of(&active.route, &snapshot));
         let names: BTreeSet<String> = of_routes.chain(self.domains.iter().cloned()).collect();
-        let wanted = names.into_iter().filter_map(|name| wanted(name, &snapshot)).collect();
+        let wanted = names
+            .into_iter()
+            .filter_map(|name| wanted(name, &snapshot))
+            .filter(|wanted| wanted.current.is_some() || self.is_asked_for(&wanted.name))
+            .collect();
         (snapshot.generation, wanted)
     }
 
     async fn changed(&self, since: u64) {
-        self.configuration.generation_other_than(since).await;
+        tokio::select! {
+            () = self.configuration.generation_other_than(since) => {}
+            () = self.gateway.demand.grown() => {}
+        }
     }
 
+    /// A name with a record was asked for before: its attempts go on, no sooner than they may.
     async fn records(&self) -> Result<Vec<Record>, HostError> {
-        self.configuration.acme_records().await.map_err(failed)
+        let records = self.configuration.acme_records().await.map_err(failed)?;
+        records
+            .iter()
+            .filter_map(|(key, _)| certify::name_of_record(key))
+            .for_each(|name| self.gateway.demand.ask(name));
+        Ok(records)
     }
 
     async fn save(&self, key: String, record: Option<Zeroizing<Vec<u8>>>) -> Result<(), HostError> {

@@ -120,7 +120,12 @@ pub fn run(
     )?;
     write_authority(options, authority)?;
 
-    let obtaining = self::certificates::keeper(&options.acme, &gateway, &configuration)?;
+    let obtaining = self::certificates::keeper(
+        &options.acme,
+        options.certificates.acme_on_demand,
+        &gateway,
+        &configuration,
+    )?;
     let through_dns = self::certificates::through_dns(options, &gateway, &configuration)?;
     let control = Control::new(
         Arc::clone(&gateway),

@@ -9,8 +9,9 @@ mod record;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use config_proto::model::{FailureAnswer, Mode};
+use config_proto::model::{FailureAnswer, Mode, RouteName};
 use ipnet::IpNet;
 use rustls::server::Accepted;
 use tokio::net::TcpStream;
@@ -21,18 +22,22 @@ use tokio_rustls::server::TlsStream;
 
 use crate::backend::{BackendConnection, ClientInfo, TlsInfo};
 use crate::client_hello::{self, Hello, HelloError, Refused, ServerName};
+use crate::config::warnings::terminates;
 use crate::forward::{Meters, Socket, forward};
 use crate::gateway::{Gateway, Phase};
 use crate::live::{Admitted, Slot};
 use crate::route::ActiveRoute;
 use crate::tls::ALPN_ACME_TLS;
-use crate::tls::certificate::Certificate;
+use crate::tls::certificate::{Certificate, Source};
 use crate::tls::failure::explain;
 use crate::tls::server_config::{ClientCa, alpn_for_client, challenge_config, offered_alpn};
 
 pub(crate) use answer::last_words;
 use answer::{Alert, Page};
 use record::{End, Negotiated, Record};
+
+/// How often a client that waits for a certificate on demand looks whether it has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Serves one accepted connection to its end. `proxy_from` are the peers whose connections begin with a PROXY header.
 pub async fn connection(
@@ -221,6 +226,12 @@ async fn establish(
         Mode::Passthrough | Mode::Reject => None,
     };
     drop(snapshot);
+    let certificate = match (&server_name, certificate) {
+        (ServerName::Name(name), found) if gateway.demand.is_enabled() => {
+            on_demand(gateway, &route, name, found, deadline).await
+        }
+        (_, found) => found,
+    };
     let mode = route.route.settings.mode;
     if mode == Mode::Reject {
         answer::alert(stream, Alert::UnrecognizedName).await;
@@ -281,6 +292,34 @@ async fn establish(
             Err(End::Failed("no backend", details))
         }
     }
+}
+
+/// Notes that a client wants the certificate of a registered name, and waits for it unless there is one to show meanwhile.
+async fn on_demand(
+    gateway: &Gateway,
+    route: &ActiveRoute,
+    name: &str,
+    found: Option<Arc<Certificate>>,
+    deadline: Instant,
+) -> Option<Arc<Certificate>> {
+    let is_registered = matches!(&route.route.name, RouteName::Exact(own) if own == name);
+    let has_real = found.as_ref().is_some_and(|found| found.source() != Source::SelfSigned);
+    if !is_registered || !terminates(&route.route) || has_real {
+        return found;
+    }
+    gateway.demand.ask(name);
+    if found.is_some() {
+        return found;
+    }
+    let shown = async {
+        loop {
+            if let Some(certificate) = gateway.snapshot.load().certificates.find(Some(name)) {
+                return Arc::clone(certificate);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    timeout_at(deadline, shown).await.ok()
 }
 
 /// Reads the ClientHello; whoever sends something else is told so.

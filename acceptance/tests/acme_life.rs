@@ -1,0 +1,432 @@
+//! The life of certificates in a running gateway: replaced a hundred times under live connections, renewed and revoked by
+//! hand, encrypted where they are stored, kept when the store is full.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod acme_support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use acceptance::gateway::DOMAIN;
+use acceptance::pebble::{Door, Pebble, Weather};
+use acceptance::peer::{available, eventually, run};
+use acceptance::programs::program;
+use acceptance::{Gateway, client};
+use rustls::ClientConfig;
+
+use acme_support::{NEW_ACCOUNT, NEW_ORDER, World, made};
+
+/// An authority of a test's own that signs with openssl.
+struct Authority {
+    folder: PathBuf,
+}
+
+impl Authority {
+    fn new(folder: &Path) -> Self {
+        let authority = Self { folder: folder.to_owned() };
+        authority.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "30",
+            "-subj",
+            "/CN=Files CA",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ]);
+        authority
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let mut command = Command::new("openssl");
+        command.current_dir(&self.folder).args(arguments);
+        let done = run(&mut command, b"", Duration::from_secs(30));
+        assert!(done.status.success(), "openssl: {done:?}");
+    }
+
+    /// Writes `chain.pem` and `key.pem` for `host`, certificate first.
+    fn issue(&self, host: &str) {
+        self.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "20",
+            "-subj",
+            "/CN=site",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-addext",
+            &format!("subjectAltName=DNS:{host}"),
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-keyout",
+            "new.key",
+            "-out",
+            "chain.pem",
+        ]);
+        std::fs::rename(self.folder.join("new.key"), self.folder.join("key.pem")).unwrap();
+    }
+}
+
+/// Handshakes until told to stop; every one must succeed.
+fn handshakes(
+    stop: &Arc<AtomicBool>,
+    gateway: &Gateway,
+    host: &str,
+    config: &Arc<ClientConfig>,
+) -> JoinHandle<usize> {
+    let (stop, config, host, address) =
+        (Arc::clone(stop), Arc::clone(config), host.to_owned(), gateway.https);
+    std::thread::spawn(move || {
+        let mut count = 0;
+        while !stop.load(Ordering::SeqCst) {
+            let mut tls = client::connect(address, &host, &config).expect("a handshake");
+            client::get(&mut tls, &host, "/").expect("an answer");
+            count += 1;
+        }
+        count
+    })
+}
+
+#[test]
+fn a_hundred_replacements_interrupt_nobody() {
+    if !Pebble::available() || !available(&["openssl", "kill"]) {
+        return;
+    }
+    let by_authority = std::env::var("ACCEPTANCE_RENEWALS").ok().and_then(|n| n.parse().ok());
+    let by_authority = by_authority.unwrap_or(10);
+    let by_files = 100 - by_authority;
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path());
+    let filed = format!("filed.{DOMAIN}");
+    authority.issue(&filed);
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let options =
+        ["--cert", &path("chain.pem"), "--cert-key", &path("key.pem"), "--cert-poll", "3600"];
+    let world = World::start(&options);
+    world.add("blog");
+    world.add("filed");
+    world.wait_for("blog");
+
+    let of_pebble = client::config(&world.pebble.root_file(), &[]);
+    let of_files = client::config(&folder.path().join("ca.pem"), &[]);
+    let blog = format!("blog.{DOMAIN}");
+    let mut open: Vec<_> = [(&blog, &of_pebble), (&filed, &of_files)]
+        .into_iter()
+        .map(|(host, config)| (host, client::connect(world.gateway.https, host, config).unwrap()))
+        .collect();
+    let failures = || world.gateway.metric("tlstunnel_handshake_failures_total");
+    let failed_before = failures();
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = [(&blog, &of_pebble), (&filed, &of_files)]
+        .map(|(host, config)| handshakes(&stop, &world.gateway, host, config));
+    world.pebble.take_exchanges();
+
+    let id = world.gateway.process_id().to_string();
+    let mut shown = world.shown("filed")["sha256"].clone();
+    for _ in 0..by_files {
+        authority.issue(&filed);
+        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+        eventually("the files are read again", || world.shown("filed")["sha256"] != shown);
+        shown = world.shown("filed")["sha256"].clone();
+    }
+    let mut shown = world.certificate("blog");
+    for _ in 0..by_authority {
+        world.gateway.ctl(&["cert", "renew", "blog"]);
+        eventually("a new certificate is in use", || world.certificate("blog") != shown);
+        shown = world.certificate("blog");
+    }
+    for (host, connection) in &mut open {
+        client::get(connection, host, "/").expect("a connection from before goes on");
+    }
+    stop.store(true, Ordering::SeqCst);
+    for thread in threads {
+        assert!(thread.join().expect("no handshake failed") > 0);
+    }
+    assert_eq!(made(&world.pebble.take_exchanges(), NEW_ORDER), by_authority);
+    assert_eq!(failures(), failed_before);
+}
+
+#[test]
+fn what_people_ask_for_is_done_by_the_running_gateway() {
+    if !Pebble::available() {
+        return;
+    }
+    let mut world = World::start(&["--acme-key-type", "p384,shop.apps.localhost=rsa2048"]);
+    world.add("blog");
+    world.wait_for("blog");
+    let first = world.certificate("blog");
+    let said = world.gateway.ctl(&["cert", "revoke", "blog", "--reason", "key-compromise"]);
+    assert!(said.contains("is revoked"), "{said}");
+    eventually("another one is in use", || world.certificate("blog") != first);
+    assert!(world.served("blog"));
+    let second = world.certificate("blog");
+    world.gateway.ctl(&["cert", "renew", "blog"]);
+    eventually("a third one is in use", || world.certificate("blog") != second);
+    let said = world.gateway.ctl(&["cert", "account", "rollover"]);
+    assert!(said.contains("new key"), "{said}");
+    // The new account key is the one that is stored.
+    world.gateway.kill();
+    world.gateway.spawn();
+    world.add("shop");
+    world.wait_for("shop");
+    let exchanges = world.pebble.take_exchanges();
+    assert_eq!((made(&exchanges, NEW_ACCOUNT), made(&exchanges, NEW_ORDER)), (1, 4));
+    assert_eq!(
+        exchanges.iter().filter(|e| e.request == "POST /revoke-cert" && e.status == 200).count(),
+        1
+    );
+
+    for (arguments, expected) in [
+        (&["cert", "renew", "nobody"][..], "no certificate from an authority is looked after"),
+        (&["cert", "revoke", "nobody"], "no certificate"),
+        (&["cert", "renew", "default"], "no name that a certificate can have"),
+    ] {
+        let refused = world.gateway.ctl_output(arguments);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(expected), "{arguments:?}: {said}");
+    }
+    let without = Gateway::start();
+    let refused = without.ctl_output(&["cert", "account", "rollover"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--acme"), "{refused:?}");
+}
+
+#[test]
+fn an_authority_with_bad_days_still_issues() {
+    if !Pebble::available() {
+        return;
+    }
+    let delay = std::env::var("ACCEPTANCE_VALIDATION_DELAY").ok().and_then(|n| n.parse().ok());
+    let weather = Weather {
+        nonce_rejections: 30,
+        validation_delay: delay.unwrap_or(3),
+        ..Weather::default()
+    };
+    for challenge in ["http-01", "tls-alpn-01"] {
+        let world = World::start_in(&["--acme-challenge", challenge], &weather);
+        world.add("blog");
+        world.add("wiki");
+        world.wait_for("blog");
+        world.wait_for("wiki");
+        assert_eq!(made(&world.pebble.take_exchanges(), NEW_ORDER), 2);
+    }
+}
+
+#[test]
+fn certificates_on_demand_are_ordered_for_registered_names_that_somebody_wants() {
+    if !Pebble::available() {
+        return;
+    }
+    let mut world = World::start(&["--acme-on-demand"]);
+    let backend = world.backend.to_arg();
+    for name in ["shop.example.org", "sleeper.example.org", "*.wild.example.org"] {
+        world.gateway.ctl(&["add", name, &backend]);
+    }
+    let config = client::config(&world.pebble.root_file(), &[]);
+    let ask = |world: &World, host: &str| {
+        client::connect(world.gateway.https, host, &config)
+            .and_then(|mut tls| client::get(&mut tls, host, "/"))
+    };
+    for stranger in ["stranger.example.org", "a.wild.example.org", "example.org"] {
+        ask(&world, stranger).unwrap_err();
+    }
+    assert_eq!(made(&world.pebble.take_exchanges(), NEW_ORDER), 0, "nothing without a client");
+    // The first client waits for the certificate, and so do those who come meanwhile.
+    std::thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..5).map(|_| scope.spawn(|| ask(&world, "shop.example.org"))).collect();
+        for client in clients {
+            assert!(client.join().unwrap().unwrap().contains("backend site"));
+        }
+    });
+    world.gateway.kill();
+    world.gateway.spawn();
+    assert!(ask(&world, "shop.example.org").unwrap().contains("backend site"));
+    assert_eq!(made(&world.pebble.take_exchanges(), NEW_ORDER), 1);
+    // Where a development certificate is shown, the real one takes its place.
+    world.add("blog");
+    assert!(!world.served("blog"));
+    world.wait_for("blog");
+    assert_eq!(made(&world.pebble.take_exchanges(), NEW_ORDER), 1);
+}
+
+const RIGHT: &str = "the right key, which has more than thirty-two bytes\n";
+
+#[test]
+fn keys_at_rest_are_encrypted_and_a_wrong_key_touches_nothing() {
+    if !Pebble::available() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let right = file("right", RIGHT);
+    let wrong = file("wrong", &RIGHT.replace("right", "wrong"));
+    let mut world = World::start(&["--storage-key-file", &right]);
+    world.add("blog");
+    world.wait_for("blog");
+    let first = world.certificate("blog");
+    world.gateway.kill();
+    let image = std::fs::read(world.gateway.storage()).unwrap();
+    for secret in ["BEGIN PRIVATE KEY", "key_pem", "\"next_key\"", "\"secret\""] {
+        let found = image.windows(secret.len()).any(|window| window == secret.as_bytes());
+        assert!(!found, "{secret} is on the device");
+    }
+    for (options, expected) in [
+        (vec!["--storage-key-file", &wrong], "encrypted with another key"),
+        (vec![], "give the key with --storage-key-file"),
+        (vec!["--storage-key", "short"], "at least 32"),
+    ] {
+        let mut command = Command::new(program("tlstunnel"));
+        command.arg("--storage").arg(world.gateway.storage()).args(&options).args([
+            "--listen-https",
+            "127.0.0.1:0",
+            "--listen-http",
+            "127.0.0.1:0",
+            "--control",
+            "127.0.0.1:0",
+        ]);
+        let refused = run(&mut command, b"", Duration::from_secs(30));
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+    world.gateway.spawn();
+    assert_eq!(world.certificate("blog"), first);
+    assert!(world.served("blog"));
+    world.gateway.kill();
+    let storage = world.gateway.storage();
+    let mut info = Command::new(program("tlstunnel"));
+    info.args(["storage", "check", "--storage"]).arg(storage).args(["--storage-key-file", &right]);
+    let checked = run(&mut info, b"", Duration::from_secs(30));
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("sound"), "{checked:?}");
+}
+
+/// Turns encryption on and kills the gateway while it does so, a little later each time.
+#[test]
+fn kill_9_while_secrets_are_encrypted_loses_none() {
+    if !available(&["openssl"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, RIGHT).unwrap();
+    let authority = Authority::new(folder.path());
+    let mut gateway = Gateway::start_with(&["--storage-size", "16MiB"]);
+    for number in 0..20 {
+        authority.issue(&format!("n{number}.example.org"));
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        gateway.ctl(&["cert", "set", "--cert", &path("chain.pem"), "--key", &path("key.pem")]);
+    }
+    let listed = gateway.ctl(&["--json", "cert", "list"]);
+    gateway.kill();
+    let clear = std::fs::read(gateway.storage()).unwrap();
+    let mut seen_half_done = false;
+    for round in 0.. {
+        std::fs::write(gateway.storage(), &clear).unwrap();
+        let mut command = Command::new(program("tlstunnel"));
+        command
+            .arg("--storage")
+            .arg(gateway.storage())
+            .arg("--key-file")
+            .arg(gateway.key_file())
+            .arg("--storage-key-file")
+            .arg(&key)
+            .args(["--listen-https", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"])
+            .args(["--control", "127.0.0.1:0", "--ready-file"])
+            .arg(folder.path().join("ready"));
+        let _ = std::fs::remove_file(folder.path().join("ready"));
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(5 * round));
+        let ready = folder.path().join("ready").exists();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        seen_half_done |= !ready && std::fs::read(gateway.storage()).unwrap() != clear;
+        let mut check = Command::new(program("tlstunnel"));
+        check.args(["storage", "check", "--storage"]).arg(gateway.storage());
+        let in_clear = run(&mut check, b"", Duration::from_secs(30)).status.success();
+        let mut check = Command::new(program("tlstunnel"));
+        check
+            .args(["storage", "check", "--storage"])
+            .arg(gateway.storage())
+            .arg("--storage-key-file")
+            .arg(&key);
+        let encrypted = run(&mut check, b"", Duration::from_secs(30)).status.success();
+        assert!(in_clear ^ encrypted, "either the one or the other, whole");
+        if ready {
+            break;
+        }
+    }
+    assert!(seen_half_done, "some kills came in the middle");
+    let key = key.to_str().unwrap();
+    let mut encrypted = gateway;
+    encrypted.add_options(&["--storage-key-file", key]);
+    encrypted.spawn();
+    assert_eq!(encrypted.ctl(&["--json", "cert", "list"]), listed);
+}
+
+#[test]
+fn a_full_store_orders_nothing_and_goes_on_when_there_is_room() {
+    if !Pebble::available() {
+        return;
+    }
+    let world = World::start(&["--storage-size", "1MiB"]);
+    world.add("blog");
+    world.wait_for("blog");
+    world.pebble.set_door(Door::Shut);
+    world.add("shop");
+    eventually("the authority is missed", || world.problems().contains("could be obtained"));
+    // Large routes first, then small ones: nothing fits any more.
+    let backends: Vec<String> = (1..=100).map(|port| format!("127.0.0.1:{port}")).collect();
+    let (mut fillers, mut full) = (Vec::new(), String::new());
+    for size in [backends.len(), 1] {
+        loop {
+            let name = format!("filler{}", fillers.len());
+            let mut arguments = vec!["add", &name, "--mode", "passthrough"];
+            arguments.extend(backends[..size].iter().map(String::as_str));
+            let added = world.gateway.ctl_output(&arguments);
+            if !added.status.success() {
+                full = String::from_utf8_lossy(&added.stderr).into_owned();
+                break;
+            }
+            fillers.push(name);
+        }
+    }
+    assert!(full.contains("full"), "{full}");
+    world.pebble.take_exchanges();
+    world.pebble.set_door(Door::Open);
+    // Not in an hour but now; that this cannot be stored either is no reason not to try.
+    world.gateway.ctl_output(&["cert", "renew", "shop"]);
+    eventually("the store's being full is in status", || {
+        let problems = world.problems();
+        problems.contains(&format!("shop.{DOMAIN}: no certificate")) && problems.contains("full")
+    });
+    assert!(world.served("blog"));
+    for name in &fillers[..fillers.len() / 2] {
+        world.gateway.ctl(&["remove", name]);
+    }
+    world.gateway.ctl(&["cert", "renew", "shop"]);
+    world.wait_for("shop");
+    assert_eq!(made(&world.pebble.take_exchanges(), NEW_ORDER), 1, "one in all");
+}
