@@ -73,8 +73,21 @@ impl Default for Limits {
     }
 }
 
+/// Where the addresses of an interface come from. Several sources add up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddressSource {
+    /// From the operator. Replaces what was given before.
+    Static(InterfaceConfig),
+    /// From a DHCP server (RFC 2131): an IPv4 address, a default route, name servers.
+    Dhcp,
+    /// From routers' advertisements (RFC 4862): IPv6 addresses, a default route, name servers
+    /// (RFC 8106), the link's MTU; and a link-local address.
+    Slaac,
+}
+
 /// The addresses of an interface and what lies behind it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceConfig {
     /// Addresses with their prefix lengths, at most [`ADDRESSES_MAX`].
     pub addresses: Vec<(IpAddr, u8)>,
@@ -148,11 +161,18 @@ impl InterfaceConfig {
         far.chain(near).max_by_key(|&(_, prefix)| prefix)
     }
 
-    /// The address from which packets to `destination` come: one of the network of the next hop.
+    /// The address from which packets to `destination` come: of its own scope, else of the network
+    /// of the next hop, else the most alike; of equals the first (RFC 6724 §5, rules 2, 3 and 8).
     pub(crate) fn source_for(&self, destination: IpAddr) -> Option<IpAddr> {
         let (hop, _) = self.next_hop(destination)?;
-        let near = self.addresses.iter().filter(|(a, p)| in_network(hop, *a, *p));
-        near.max_by_key(|(_, prefix)| *prefix).map(|&(address, _)| address)
+        let family = self.addresses.iter().filter(|(a, _)| a.is_ipv4() == hop.is_ipv4());
+        let rank = |&&(address, prefix): &&(IpAddr, u8)| {
+            let same_scope = is_link_local(address) == is_link_local(destination);
+            let alike = (0..=128).rev().find(|&bits| in_network(address, destination, bits));
+            (same_scope, in_network(hop, address, prefix), alike)
+        };
+        // Of equals `max_by_key` takes the last.
+        family.rev().max_by_key(rank).map(|&(address, _)| address)
     }
 
     pub(crate) fn has(&self, address: IpAddr) -> bool {
@@ -172,6 +192,11 @@ pub(crate) fn in_network(address: IpAddr, other: IpAddr, prefix: u8) -> bool {
     };
     let host = u32::saturating_sub(bits, u32::from(prefix));
     host == 128 || (a ^ b) >> host == 0
+}
+
+/// Whether an address is good on one link only (RFC 4291 §2.5.6).
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// Whether a host can have this address.

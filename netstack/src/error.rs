@@ -70,6 +70,9 @@ pub enum ConfigError {
     /// An address that no host can have, or a prefix longer than the address.
     #[error("{0}/{1} is no address of a host")]
     Address(IpAddr, u8),
+    /// A number that no interface has.
+    #[error("there is no interface {0}")]
+    NoInterface(usize),
     /// A gateway that is not a neighbour on the interface.
     #[error("the gateway {0} is on none of the interface's networks")]
     Gateway(IpAddr),

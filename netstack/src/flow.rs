@@ -50,6 +50,11 @@ impl Secret {
         low_word(self.hash(4, key))
     }
 
+    /// A delay of less than a second, which differs between hosts.
+    pub(crate) fn delay(&self, interface: usize) -> Duration {
+        Duration::from_millis(self.hash(5, interface) % 1000)
+    }
+
     /// 24 bits that only this host can compute, for a SYN cookie.
     pub(crate) fn cookie(&self, key: &FlowKey, peer_sequence: u32, period: u64, mss: u8) -> u32 {
         low_word(self.hash(3, (key, peer_sequence, period, mss))) & 0x00ff_ffff

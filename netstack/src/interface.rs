@@ -1,29 +1,31 @@
-//! One network interface: its device, addresses, neighbours, and an interface of smoltcp, `control`,
-//! which has no sockets: it answers ARP, neighbour solicitations and pings. The Ethernet headers of
-//! everything else, and the search for neighbours, are done here.
+//! One network interface: its device, addresses and where they come from, neighbours, and `control`,
+//! which answers for it. The Ethernet headers of everything else, and the search for neighbours, are
+//! done here.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use smoltcp::iface::{Config, Interface, SocketSet};
-use smoltcp::phy::{DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::time::Instant;
+use smoltcp::phy::Medium;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, HardwareAddress, Icmpv6Packet, Icmpv6Repr,
-    IpCidr, IpProtocol, Ipv6Repr, NdiscRepr,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, HardwareAddress, Icmpv6Message,
+    Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Repr, NdiscRepr,
 };
 
-use crate::config::InterfaceConfig;
+use crate::config::{ADDRESSES_MAX, InterfaceConfig, Route};
+use crate::control::{Control, Lease, Outbox};
 use crate::counters::{Counters, DropReason};
 use crate::device::{
     Capabilities, Device, FrameOffload, MTU_MAX, Offload, PartialChecksum, Segmentation,
 };
 use crate::flow::{FlowKey, Secret};
 use crate::neighbor::{Neighbors, Resolution, Waiting};
-use crate::packet::{ETHERNET, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, ip_header, write_tcp};
+use crate::packet::{ETHERNET, Header, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, ip_header, write_tcp};
 use crate::path_mtu::PathMtu;
+use crate::slaac::{Question, Slaac};
 use crate::tcp::{Outgoing, Tcp};
 
+/// The begin of a datagram from a DHCP server to a client (RFC 2131 §4.1).
+const DHCP_PORTS: [u8; 4] = [0, 67, 0, 68];
 /// The longest headers in front of data: IPv6, and TCP with all options.
 const HEADERS_MAX: usize = 40 + 60;
 
@@ -62,8 +64,15 @@ pub(crate) struct Port<D> {
     pub(crate) config: InterfaceConfig,
     pub(crate) capabilities: Capabilities,
     offload: Offload,
-    control: Interface,
-    control_sockets: SocketSet<'static>,
+    control: Control,
+    /// What was configured by hand, and what a DHCP server gave; with `slaac` they make `config`.
+    given: InterfaceConfig,
+    lease: Lease,
+    slaac: Option<Slaac>,
+    /// When [`Port::poll`] is due.
+    pub(crate) due: Option<Duration>,
+    /// The configuration changed since the caller looked.
+    pub(crate) changed: bool,
     neighbors: Neighbors,
     pub(crate) paths: PathMtu,
 }
@@ -72,36 +81,181 @@ impl<D: Device> Port<D> {
     pub(crate) fn new(
         number: usize,
         device: D,
-        config: InterfaceConfig,
+        given: InterfaceConfig,
         seed: u64,
         neighbors: Neighbors,
         paths: PathMtu,
     ) -> Self {
         let capabilities = device.capabilities();
-        let hardware = EthernetAddress(capabilities.hardware_address);
-        let mut outbox = Outbox::default();
-        let mut splice = Splice::new(None, &mut outbox, capabilities.mtu);
-        let mut settings = Config::new(HardwareAddress::Ethernet(hardware));
-        settings.random_seed = seed;
-        let mut control = Interface::new(settings, &mut splice, Instant::ZERO);
-        control.update_ip_addrs(|addresses| {
-            for &(address, prefix) in &config.addresses {
-                // Never full: `InterfaceConfig::validate` knows the limit.
-                let _ = addresses.push(IpCidr::new(address.into(), prefix));
-            }
-        });
         let offload = device.offload();
-        Self {
+        let mut port = Self {
             number,
             device,
-            config,
+            config: InterfaceConfig::default(),
             capabilities,
             offload,
-            control,
-            control_sockets: SocketSet::new(Vec::new()),
+            control: Control::new(capabilities.hardware_address, capabilities.mtu, seed),
+            given,
+            lease: Lease::default(),
+            slaac: None,
+            due: None,
+            changed: false,
             neighbors,
             paths,
+        };
+        port.reconfigure();
+        port.changed = false;
+        port
+    }
+
+    /// Replaces what was configured by hand.
+    pub(crate) fn give(&mut self, config: InterfaceConfig) {
+        self.given = config;
+        self.reconfigure();
+    }
+
+    /// Begins to ask a DHCP server.
+    pub(crate) fn start_dhcp(&mut self) {
+        self.control.start_dhcp();
+        self.due = Some(Duration::ZERO);
+    }
+
+    /// Begins to configure itself for IPv6.
+    pub(crate) fn start_slaac(&mut self, delay: Duration) {
+        let hardware = self.capabilities.hardware_address;
+        self.slaac.get_or_insert_with(|| Slaac::new(hardware, delay));
+        self.due = Some(Duration::ZERO);
+    }
+
+    /// Name servers that the network named.
+    pub(crate) fn name_servers(&self) -> Vec<IpAddr> {
+        let own = self.slaac.iter().flat_map(Slaac::name_servers);
+        self.lease.name_servers.iter().copied().chain(own).collect()
+    }
+
+    /// Brings together what is known of addresses and routes.
+    fn reconfigure(&mut self) {
+        let mut config = self.given.clone();
+        config.addresses.extend(self.lease.address);
+        let everywhere = |gateway| Route { network: [0; 4].into(), prefix: 0, gateway };
+        // Of equal routes the last one wins: those given by hand.
+        let mut routes: Vec<_> = self.lease.gateway.map(everywhere).into_iter().collect();
+        if let Some(slaac) = &self.slaac {
+            config.addresses.extend(slaac.addresses());
+            routes.extend(slaac.route());
         }
+        config.addresses.truncate(ADDRESSES_MAX);
+        routes.append(&mut config.routes);
+        config.routes = routes;
+        self.control.set_addresses(&config.addresses, self.lease.gateway);
+        self.changed |= config != self.config;
+        self.config = config;
+    }
+
+    /// Does what is due for the configuration.
+    pub(crate) fn poll(&mut self, wire: &mut Wire<'_>) {
+        if self.control.speaks_dhcp() {
+            let frames = self.control.poll(wire.now);
+            self.transmit_all(&frames, wire);
+        }
+        let questions = self.slaac.as_mut().map(|slaac| slaac.poll(wire.now)).unwrap_or_default();
+        for question in questions {
+            self.ask(question, wire);
+        }
+        self.follow_changes(wire.now);
+    }
+
+    fn follow_changes(&mut self, now: Duration) {
+        let lease = self.control.take_lease();
+        let changed = self.slaac.as_mut().is_some_and(Slaac::take_change);
+        if changed || lease.is_some() {
+            self.lease = lease.unwrap_or_else(|| std::mem::take(&mut self.lease));
+            self.reconfigure();
+        }
+        let slaac = self.slaac.as_ref().and_then(Slaac::deadline);
+        self.due = [self.control.deadline(now), slaac].into_iter().flatten().min();
+    }
+
+    /// Whether a packet is the answer of a DHCP server that this interface asked.
+    pub(crate) fn awaits(&self, header: &Header, payload: &[u8]) -> bool {
+        self.control.speaks_dhcp() && header.source.is_ipv4() && payload.starts_with(&DHCP_PORTS)
+    }
+
+    /// Takes what a neighbour message says about this host's own configuration.
+    pub(crate) fn hear(&mut self, header: &Header, packet: &[u8], now: Duration) {
+        let (Some(slaac), IpAddr::V6(source), IpAddr::V6(destination)) =
+            (&mut self.slaac, header.source, header.destination)
+        else {
+            return;
+        };
+        let message = &packet[header.payload.clone()];
+        let Ok(view) = Icmpv6Packet::new_checked(message) else { return };
+        let hop_limit = packet[7];
+        if !view.verify_checksum(&source, &destination) || hop_limit != 255 {
+            return;
+        }
+        let target = message.get(8..24).and_then(<[u8]>::first_chunk::<16>);
+        match (view.msg_type(), target) {
+            (Icmpv6Message::RouterAdvert, _) => {
+                slaac.advertised(source, hop_limit, message, now);
+            }
+            (Icmpv6Message::NeighborSolicit, Some(target)) if source.is_unspecified() => {
+                slaac.conflict((*target).into());
+            }
+            (Icmpv6Message::NeighborAdvert, Some(target)) => slaac.conflict((*target).into()),
+            _ => return,
+        }
+        self.follow_changes(now);
+    }
+
+    /// Sends a question of the host's own configuration.
+    fn ask(&mut self, question: Question, wire: &mut Wire<'_>) {
+        let own = EthernetAddress(self.capabilities.hardware_address);
+        match question {
+            Question::Duplicate(address) => self.solicit(Ipv6Addr::UNSPECIFIED, address, wire),
+            Question::Routers(source) => {
+                let routers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+                let message = NdiscRepr::RouterSolicit { lladdr: Some(own.into()) };
+                self.send_ndisc(source, routers, message, wire);
+            }
+        }
+    }
+
+    /// Asks who has an address of IPv6; from the unspecified one, whether anybody has.
+    fn solicit(&mut self, source: Ipv6Addr, target: Ipv6Addr, wire: &mut Wire<'_>) {
+        let own = EthernetAddress(self.capabilities.hardware_address);
+        // RFC 4291 §2.7.1.
+        let low = target.octets();
+        let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
+        group[13..].copy_from_slice(&low[13..]);
+        let lladdr = (!source.is_unspecified()).then(|| own.into());
+        let message = NdiscRepr::NeighborSolicit { target_addr: target, lladdr };
+        self.send_ndisc(source, group.into(), message, wire);
+    }
+
+    /// Sends a message of neighbour discovery to a group.
+    fn send_ndisc(
+        &mut self,
+        source: Ipv6Addr,
+        group: Ipv6Addr,
+        message: NdiscRepr<'_>,
+        wire: &mut Wire<'_>,
+    ) {
+        let message = Icmpv6Repr::Ndisc(message);
+        let ip = Ipv6Repr {
+            src_addr: source,
+            dst_addr: group,
+            next_header: IpProtocol::Icmpv6,
+            payload_len: message.buffer_len(),
+            hop_limit: 255,
+        };
+        let mut packet = vec![0; ip.buffer_len() + message.buffer_len()];
+        ip.emit(&mut smoltcp::wire::Ipv6Packet::new_unchecked(&mut packet[..]));
+        let mut view = Icmpv6Packet::new_unchecked(&mut packet[ip.buffer_len()..]);
+        message.emit(&source, &group, &mut view, &Default::default());
+        // RFC 2464 §7.
+        let [.., a, b, c, d] = group.octets();
+        self.send_whole([0x33, 0x33, a, b, c, d], TYPE_IPV6, &packet, wire);
     }
 
     /// Octets of data in the longest segment that the device cuts; zero if it cuts none.
@@ -115,7 +269,9 @@ impl<D: Device> Port<D> {
     /// is known of the path.
     pub(crate) fn segment_sizes(&self, to: IpAddr, now: Duration) -> (usize, usize) {
         let headers = ip_header(to) + 20;
-        let mtu = self.capabilities.mtu;
+        let link = self.capabilities.mtu;
+        let advertised = self.slaac.as_ref().and_then(Slaac::mtu).filter(|_| to.is_ipv6());
+        let mtu = advertised.map_or(link, |mtu| mtu.min(link));
         let path = self.paths.get(to, now).map_or(mtu, |path| path.min(mtu));
         (mtu - headers, path - headers)
     }
@@ -268,31 +424,7 @@ impl<D: Device> Port<D> {
                 arp.emit(&mut ArpPacket::new_unchecked(&mut packet));
                 self.send_whole([0xff; 6], TYPE_ARP, &packet, wire);
             }
-            (IpAddr::V6(source), IpAddr::V6(neighbor)) => {
-                // RFC 4291 §2.7.1, RFC 2464 §7.
-                let octets = neighbor.octets();
-                let tail = [octets[13], octets[14], octets[15]];
-                let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
-                group[13..].copy_from_slice(&tail);
-                let group = Ipv6Addr::from(group);
-                let solicitation = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
-                    target_addr: neighbor,
-                    lladdr: Some(own.into()),
-                });
-                let ip = Ipv6Repr {
-                    src_addr: source,
-                    dst_addr: group,
-                    next_header: IpProtocol::Icmpv6,
-                    payload_len: solicitation.buffer_len(),
-                    hop_limit: 255,
-                };
-                let mut packet = vec![0; ip.buffer_len() + solicitation.buffer_len()];
-                ip.emit(&mut smoltcp::wire::Ipv6Packet::new_unchecked(&mut packet[..]));
-                let mut view = Icmpv6Packet::new_unchecked(&mut packet[ip.buffer_len()..]);
-                solicitation.emit(&source, &group, &mut view, &Default::default());
-                let to = [0x33, 0x33, 0xff, tail[0], tail[1], tail[2]];
-                self.send_whole(to, TYPE_IPV6, &packet, wire);
-            }
+            (IpAddr::V6(source), IpAddr::V6(neighbor)) => self.solicit(source, neighbor, wire),
             _ => {}
         }
     }
@@ -367,13 +499,17 @@ impl<D: Device> Port<D> {
 
     /// Lets the control interface answer a frame.
     pub(crate) fn control(&mut self, frame: &[u8], wire: &mut Wire<'_>) {
-        let mut outbox = Outbox::default();
-        let mut device = Splice::new(Some(frame), &mut outbox, self.capabilities.mtu);
-        let now = instant(wire.now);
-        self.control.poll_ingress_single(now, &mut device, &mut self.control_sockets);
-        for answer in outbox.packets() {
-            let copy = |frame: &mut [u8]| frame.copy_from_slice(answer);
-            self.transmit(answer.len(), &FrameOffload::default(), wire, copy);
+        let answers = self.control.input(frame, wire.now);
+        self.transmit_all(&answers, wire);
+        if self.control.speaks_dhcp() {
+            self.follow_changes(wire.now);
+        }
+    }
+
+    fn transmit_all(&mut self, frames: &Outbox, wire: &mut Wire<'_>) {
+        for frame in frames.frames() {
+            let copy = |target: &mut [u8]| target.copy_from_slice(frame);
+            self.transmit(frame.len(), &FrameOffload::default(), wire, copy);
         }
     }
 }
@@ -383,90 +519,10 @@ pub(crate) fn neighbors(secret: Secret, limit: usize) -> Neighbors {
     Neighbors::new(secret, limit)
 }
 
-/// The time in smoltcp's measure.
-fn instant(now: Duration) -> Instant {
-    Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
-}
-
 fn destination_of(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
         4 => Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?)),
         6 => Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?)),
         _ => None,
-    }
-}
-
-/// Packets that smoltcp wrote, one after the other.
-#[derive(Debug, Default)]
-struct Outbox {
-    octets: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Outbox {
-    fn packets(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.octets[start..end])
-    }
-}
-
-/// A smoltcp device of at most one received packet, which writes to an [`Outbox`].
-struct Splice<'a> {
-    input: Option<&'a [u8]>,
-    output: &'a mut Outbox,
-    capabilities: DeviceCapabilities,
-}
-
-impl<'a> Splice<'a> {
-    fn new(input: Option<&'a [u8]>, output: &'a mut Outbox, mtu: usize) -> Self {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = mtu + ETHERNET;
-        Self { input, output, capabilities }
-    }
-}
-
-impl smoltcp::phy::Device for Splice<'_> {
-    type RxToken<'t>
-        = Received<'t>
-    where
-        Self: 't;
-    type TxToken<'t>
-        = Sent<'t>
-    where
-        Self: 't;
-
-    fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Sent<'_>)> {
-        let input = self.input.take()?;
-        Some((Received(input), Sent(self.output)))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Sent<'_>> {
-        Some(Sent(self.output))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        self.capabilities.clone()
-    }
-}
-
-/// The one received packet.
-struct Received<'a>(&'a [u8]);
-
-impl RxToken for Received<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.0)
-    }
-}
-
-/// Room for one packet in the outbox.
-struct Sent<'a>(&'a mut Outbox);
-
-impl TxToken for Sent<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
-        let start = self.0.octets.len();
-        self.0.octets.resize(start + length, 0);
-        self.0.ends.push(start + length);
-        f(&mut self.0.octets[start..])
     }
 }

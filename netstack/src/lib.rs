@@ -36,6 +36,7 @@
 
 mod config;
 mod connection;
+mod control;
 mod counters;
 mod device;
 mod error;
@@ -48,13 +49,14 @@ mod neighbor;
 mod packet;
 mod path_mtu;
 mod readiness;
+mod slaac;
 mod stack;
 mod tcp;
 mod time_wait;
 mod timers;
 mod udp;
 
-pub use config::{ADDRESSES_MAX, InterfaceConfig, Limits, Route};
+pub use config::{ADDRESSES_MAX, AddressSource, InterfaceConfig, Limits, Route};
 pub use counters::{Census, Counters, DropReason};
 pub use device::{
     Capabilities, Device, FrameOffload, MTU_MAX, MTU_MIN, Offload, PartialChecksum, Segmentation,

@@ -292,7 +292,7 @@ fn the_first_flight_has_ten_segments_and_the_second_twenty() {
         a.transmit(now);
         inbox.borrow_mut().extend(a_out.borrow_mut().drain(..));
         b.turn(now);
-        server = server.or(b.accept(listener).ok());
+        server = server.or_else(|| b.accept(listener).ok());
         if let Some((id, _)) = server {
             let _ = b.send(id, &vec![1; 1 << 18]);
             b.transmit(now);

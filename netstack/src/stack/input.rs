@@ -105,6 +105,10 @@ impl<D: Device> Stack<D> {
                 let segment = parse_tcp(header, &frame[payload], checksums)?;
                 self.segment(from, header, &segment, now)
             }
+            IpProtocol::Udp if port.awaits(header, &frame[payload.clone()]) => {
+                self.control(from.0, frame, now);
+                Ok(())
+            }
             IpProtocol::Udp if ours && unicast => {
                 let (source, destination, data) =
                     parse_udp(header, &frame[payload.clone()], checksums)?;
@@ -128,8 +132,9 @@ impl<D: Device> Stack<D> {
                 }
                 // Neighbour solicitations are answered without limit: a limit would let a flood of
                 // pings cut this host off.
-                let neighbor = matches!(frame[payload].first(), Some(135 | 136));
+                let neighbor = matches!(frame[payload].first(), Some(134..=136));
                 if neighbor {
+                    self.ports[from.0].hear(header, &frame[ETHERNET..], now);
                     self.learn(from.0, TYPE_IPV6, &frame[ETHERNET..], now);
                 }
                 if neighbor || self.may_reply(now) {

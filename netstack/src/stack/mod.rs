@@ -14,13 +14,13 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::{InterfaceConfig, Limits};
+use crate::config::{AddressSource, InterfaceConfig, Limits};
 use crate::counters::{Census, Counters, DropReason};
 use crate::device::{Device, MTU_MAX, MTU_MIN};
 use crate::error::{ConfigError, SocketError};
 use crate::flow::{FlowKey, Secret};
 use crate::half_open::HalfOpenTable;
-use crate::interface::{self, Capture, Port};
+use crate::interface::{self, Capture, Port, Wire};
 use crate::path_mtu::PathMtu;
 use crate::readiness::{Readiness, SocketId};
 use crate::tcp::{Settings, State};
@@ -115,6 +115,46 @@ impl<D: Device> Stack<D> {
         Ok(number)
     }
 
+    /// Lets an interface take addresses from a source from now on, beside those that it has.
+    ///
+    /// # Errors
+    /// If there is no such interface, or the given configuration cannot be used.
+    pub fn obtain_addresses(
+        &mut self,
+        interface: usize,
+        source: AddressSource,
+    ) -> Result<(), ConfigError> {
+        let delay = self.secret.delay(interface);
+        let port = self.ports.get_mut(interface).ok_or(ConfigError::NoInterface(interface))?;
+        match source {
+            AddressSource::Static(config) => {
+                config.validate()?;
+                port.give(config);
+            }
+            AddressSource::Dhcp => port.start_dhcp(),
+            AddressSource::Slaac => port.start_slaac(delay),
+        }
+        Ok(())
+    }
+
+    /// The addresses and routes of an interface at the moment, from all sources.
+    pub fn interface_config(&self, interface: usize) -> Option<&InterfaceConfig> {
+        self.ports.get(interface).map(|port| &port.config)
+    }
+
+    /// The name servers that the network behind an interface named, by DHCP first.
+    pub fn name_servers(&self, interface: usize) -> Vec<IpAddr> {
+        self.ports.get(interface).map(Port::name_servers).unwrap_or_default()
+    }
+
+    /// An interface whose addresses, routes or name servers changed since it was returned last.
+    /// Connections from an address that is gone are not ended: they find out by themselves.
+    pub fn next_change(&mut self) -> Option<usize> {
+        let port = self.ports.iter_mut().find(|port| port.changed)?;
+        port.changed = false;
+        Some(port.number)
+    }
+
     /// The device of an interface.
     pub fn device_mut(&mut self, interface: usize) -> Option<&mut D> {
         self.ports.get_mut(interface).map(|port| &mut port.device)
@@ -200,7 +240,8 @@ impl<D: Device> Stack<D> {
             return Some(Duration::ZERO);
         }
         let timers = [self.timers.next(), self.half_open.next_due(), self.time_wait.next_expiry()];
-        timers.into_iter().flatten().min()
+        let ports = self.ports.iter().map(|port| port.due);
+        timers.into_iter().chain(ports).flatten().min()
     }
 
     /// The next socket whose readiness changed, with the edges since it was last drained: what it
@@ -250,6 +291,12 @@ impl<D: Device> Stack<D> {
 
     fn run_timers(&mut self, now: Duration) {
         self.time_wait.expire(now);
+        for port in &mut self.ports {
+            if port.due.is_some_and(|due| due <= now) {
+                let (counters, capture) = (&mut self.counters, &mut self.capture);
+                port.poll(&mut Wire { counters, capture, now });
+            }
+        }
         while let Some((key, entry)) = self.half_open.pop_due(now) {
             self.answer_syn(
                 &key,
