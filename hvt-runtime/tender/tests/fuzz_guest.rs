@@ -100,10 +100,10 @@ fn put_exchange(space: &GuestSpace, random: &mut Random, address: u64) {
         ready_set: random.next(),
         ..Exchange::default()
     };
-    for start in [call.send, call.receive] {
-        for i in 0..random.below(8) {
-            let good = random.below(8) != 0;
-            let offload = match random.below(8) {
+    for (start, count) in [(call.send, call.send_count), (call.receive, call.receive_count)] {
+        for i in 0..u64::from(count).min(8) {
+            let good = random.below(32) != 0;
+            let offload = match random.below(32) {
                 0 => Offload {
                     flags: random.below(4) as u8,
                     gso_type: random.next() as u8,
@@ -121,7 +121,7 @@ fn put_exchange(space: &GuestSpace, random: &mut Random, address: u64) {
                     random.number()
                 },
                 len: if good { random.below(2000) as u32 } else { random.number() as u32 },
-                handle: random.below(5) as u16,
+                handle: if good { 2 + random.below(2) as u16 } else { random.below(5) as u16 },
                 status: 0,
                 offload,
                 pad: [7; 6],
@@ -191,7 +191,7 @@ fn no_guest_gets_the_better_of_the_border() {
             peer = ours;
             border = border_of(&space, disk_of(), wire_of().into(), theirs.into());
         }
-        let address = random.number();
+        let mut address = random.number();
         let mut structure = [0; 5].map(|_: u64| random.number());
         let call = match random.below(16) as u16 {
             call @ 0..13 => call,
@@ -210,6 +210,9 @@ fn no_guest_gets_the_better_of_the_border() {
         }
         let exchange = call == EXCHANGE;
         if exchange {
+            if random.below(8) != 0 {
+                address = WRITABLE.start + random.below(0x1000) * 8;
+            }
             put_exchange(&space, &mut random, address);
         }
         match border.call(call, address) {
