@@ -234,7 +234,10 @@ fn no_guest_gets_the_better_of_the_border() {
         while ours.recv(&mut frame).is_ok() {}
         let len = random.below(100) as usize;
         match random.below(16) {
-            0 => _ = peer.write(&(len.max(14) as u32).to_be_bytes()).and(peer.write(&frame[..len])),
+            0 => {
+                _ = peer.write(&(len.max(14) as u32).to_be_bytes());
+                _ = peer.write(&frame[..len]);
+            }
             1 => _ = peer.write(&frame[..len]),
             _ => {}
         }
