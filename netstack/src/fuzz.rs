@@ -1,26 +1,42 @@
 //! Entry points of fuzzing: arbitrary input must never make the stack panic, hang or hold more than
 //! its limits. The property tests call the same functions.
 
+mod streams;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::Ipv6Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use smoltcp::wire::{Ipv4Packet, TcpControl, TcpPacket};
+use smoltcp::wire::{
+    Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv6Packet, Ipv6Repr, TcpControl, TcpPacket,
+};
 
 use crate::flow::FlowKey;
 use crate::packet::{
     ETHERNET, TYPE_IPV4, TYPE_IPV6, bare_segment, number, parse_ip, parse_tcp, tcp_packet,
+    udp_packet,
 };
-use crate::{Capabilities, Close, Device, InterfaceConfig, Limits, Route, Stack};
+use crate::{AddressSource, Capabilities, Close, Device, InterfaceConfig, Limits, Route, Stack};
+
+pub use streams::streams;
 
 const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Memory {
+    hardware: [u8; 6],
+    trusted: bool,
     inbox: Rc<RefCell<VecDeque<Vec<u8>>>>,
     outbox: Rc<RefCell<VecDeque<Vec<u8>>>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { hardware: OWN, trusted: false, inbox: Rc::default(), outbox: Rc::default() }
+    }
 }
 
 impl Device for Memory {
@@ -37,12 +53,14 @@ impl Device for Memory {
         self.outbox.borrow_mut().push_back(frame);
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities { hardware_address: OWN, mtu: 1500, trusted_checksums: true }
+        let (hardware_address, trusted_checksums) = (self.hardware, self.trusted);
+        Capabilities { hardware_address, mtu: 1500, trusted_checksums }
     }
 }
 
 /// Frames from a hostile network: each record of `input` is a length, a kind, and octets, which are
-/// taken as a frame, or mended into a segment of an open connection with numbers close to its own.
+/// taken as a frame, or mended into a segment of an open connection with numbers close to its own,
+/// an answer of a DHCP server, or an advertisement of a router.
 pub fn frames(input: &[u8]) {
     let limits = Limits {
         half_open: 8,
@@ -53,7 +71,7 @@ pub fn frames(input: &[u8]) {
         send_buffer: 4096,
         ..Limits::default()
     };
-    let device = Memory::default();
+    let device = Memory { trusted: true, ..Memory::default() };
     let mut stack = Stack::new(limits.clone(), [7; 16]);
     let (local, remote) = ([10, 0, 0, 1], [10, 0, 0, 2]);
     let config = InterfaceConfig {
@@ -62,6 +80,11 @@ pub fn frames(input: &[u8]) {
     };
     if stack.add_interface(device.clone(), config).is_err() {
         return;
+    }
+    for source in [AddressSource::Dhcp, AddressSource::Slaac] {
+        if stack.obtain_addresses(0, source).is_err() {
+            return;
+        }
     }
     let mut now = Duration::from_secs(5);
     let listener = stack.listen(([0; 4], 80).into(), false, 4);
@@ -76,10 +99,12 @@ pub fn frames(input: &[u8]) {
         let length = (usize::from(low) * 2).min(tail.len());
         let (record, next) = tail.split_at(length);
         rest = next;
-        let frame = match kind % 4 {
+        let frame = match kind % 6 {
             0 => record.to_vec(),
             1 => around(TYPE_IPV4, &mend_ip(record)),
             2 => around(TYPE_IPV6, record),
+            4 => around(TYPE_IPV4, &mend_lease(record)),
+            5 => around(TYPE_IPV6, &mend_advertisement(record)),
             _ => around(TYPE_IPV4, &mend_segment(record, &key, own, peer)),
         };
         device.inbox.borrow_mut().push_back(frame);
@@ -162,6 +187,33 @@ fn mend_ip(record: &[u8]) -> Vec<u8> {
         let mut view = Ipv4Packet::new_unchecked(&mut packet[..]);
         view.set_total_len(length);
         view.fill_checksum();
+    }
+    packet
+}
+
+/// A datagram from a DHCP server.
+fn mend_lease(record: &[u8]) -> Vec<u8> {
+    let local = ([10, 0, 0, 2], 67).into();
+    udp_packet(local, ([255; 4], 68).into(), record)
+}
+
+/// A router's advertisement.
+fn mend_advertisement(record: &[u8]) -> Vec<u8> {
+    let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let mut packet = vec![0; 40];
+    Ipv6Repr {
+        src_addr: source,
+        dst_addr: group,
+        next_header: IpProtocol::Icmpv6,
+        payload_len: record.len(),
+        hop_limit: 255,
+    }
+    .emit(&mut Ipv6Packet::new_unchecked(&mut packet[..]));
+    packet.extend_from_slice(record);
+    if record.len() >= 4 {
+        (packet[40], packet[41]) = (134, 0);
+        Icmpv6Packet::new_unchecked(&mut packet[40..]).fill_checksum(&source, &group);
     }
     packet
 }

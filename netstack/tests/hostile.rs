@@ -19,6 +19,13 @@ proptest! {
     }
 
     #[test]
+    fn any_wire_carries_the_exact_octets(
+        input in proptest::collection::vec(any::<u8>(), 0..4000)
+    ) {
+        netstack::fuzz::streams(&input);
+    }
+
+    #[test]
     fn segments_of_an_open_connection_never_panic(
         records in proptest::collection::vec(
             (any::<[u8; 12]>(), 0u8..64, any::<u16>(), proptest::collection::vec(any::<u8>(), 0..90)),
