@@ -26,6 +26,9 @@ pub const FEATURE_PROCESS: u32 = 1 << 21;
 /// [`MEMORY_RELEASE`] is there.
 pub const FEATURE_MEMORY_RELEASE: u32 = 1 << 22;
 
+/// [`BLOCK_COMMIT`] is there.
+pub const FEATURE_BLOCK_COMMIT: u32 = 1 << 23;
+
 /// All bits that this version of the crate knows.
 pub const FEATURES_KNOWN: u32 = FEATURE_RING3
     | FEATURE_BOOT_EXTENSION
@@ -33,7 +36,8 @@ pub const FEATURES_KNOWN: u32 = FEATURE_RING3
     | FEATURE_SHUTDOWN
     | FEATURE_EXCHANGE
     | FEATURE_PROCESS
-    | FEATURE_MEMORY_RELEASE;
+    | FEATURE_MEMORY_RELEASE
+    | FEATURE_BLOCK_COMMIT;
 
 /// The function at [`crate::boot::BootExtension::process_call`]: hypercall `number` with the structure at `argument`.
 ///
@@ -53,6 +57,43 @@ pub const EXCHANGE: u16 = 10;
 
 /// Hypercall: the host may have pages back; [`MemoryRelease`].
 pub const MEMORY_RELEASE: u16 = 11;
+
+/// Hypercall: several writes to a block device, and then possibly a flush; [`BlockCommit`].
+pub const BLOCK_COMMIT: u16 = 12;
+
+/// The most writes in one [`BlockCommit`].
+pub const BLOCK_COMMIT_MAX: u32 = 256;
+
+/// [`BLOCK_COMMIT`]: what a transaction of a database does, with one exit instead of one for each page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct BlockCommit {
+    /// In: index of the device in the manifest.
+    pub handle: u64,
+    /// In: address of `count` [`BlockWrite`]s, which are carried out in order.
+    pub writes: u64,
+    /// In: how many, at most [`BLOCK_COMMIT_MAX`].
+    pub count: u32,
+    /// In: 1 to put everything onto stable storage afterwards, as [`BLOCK_FLUSH`] does; 0 not to.
+    pub flush: u32,
+    /// Out: a result code of [`crate::hypercall`]. After anything but OK the writes before the one that could not be
+    /// carried out are done, those after it are not, nothing was flushed, and which one it was is not told.
+    pub ret: i32,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// One write of a [`BlockCommit`]; the fields are those of [`crate::hypercall::BlockIo`]. The tender copies it once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct BlockWrite {
+    /// In: where on the device, in bytes.
+    pub offset: u64,
+    /// In: address of the data.
+    pub data: u64,
+    /// In: its length in bytes.
+    pub len: u64,
+}
 
 /// [`BLOCK_FLUSH`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +131,14 @@ pub const ARGS_MAX: usize = 128 * 1024;
 const _: () = {
     assert!(size_of::<BlockFlush>() == 16);
     assert!(offset_of!(BlockFlush, ret) == 8);
+    assert!(size_of::<BlockCommit>() == 32);
+    assert!(offset_of!(BlockCommit, writes) == 8);
+    assert!(offset_of!(BlockCommit, count) == 16);
+    assert!(offset_of!(BlockCommit, flush) == 20);
+    assert!(offset_of!(BlockCommit, ret) == 24);
+    assert!(size_of::<BlockWrite>() == 24);
+    assert!(offset_of!(BlockWrite, data) == 8);
+    assert!(offset_of!(BlockWrite, len) == 16);
     assert!(size_of::<MemoryRelease>() == 24);
     assert!(offset_of!(MemoryRelease, len) == 8);
     assert!(offset_of!(MemoryRelease, ret) == 16);

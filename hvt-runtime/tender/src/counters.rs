@@ -8,7 +8,7 @@ use hvt_abi::{extension, hypercall};
 use crate::device::{Device, Devices};
 
 /// The calls by number, as `--stats` names them.
-const CALLS: [(u16, &str); 11] = [
+const CALLS: [(u16, &str); 12] = [
     (hypercall::WALLTIME, "walltime"),
     (hypercall::PUTS, "puts"),
     (hypercall::POLL, "poll"),
@@ -20,6 +20,7 @@ const CALLS: [(u16, &str); 11] = [
     (extension::BLOCK_FLUSH, "block-flush"),
     (extension::EXCHANGE, "exchange"),
     (extension::MEMORY_RELEASE, "memory-release"),
+    (extension::BLOCK_COMMIT, "block-commit"),
 ];
 
 /// Exits and calls. Frames and bytes are counted where they pass.

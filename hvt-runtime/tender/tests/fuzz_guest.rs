@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use hvt_abi::exchange::{Exchange, Frame, Offload};
 use hvt_abi::extension::{
-    BLOCK_FLUSH, EXCHANGE, FEATURE_BLOCK_FLUSH, FEATURE_EXCHANGE, FEATURE_MEMORY_RELEASE,
-    FEATURE_SHUTDOWN,
+    BLOCK_COMMIT, BLOCK_FLUSH, BlockCommit, BlockWrite, EXCHANGE, FEATURE_BLOCK_COMMIT,
+    FEATURE_BLOCK_FLUSH, FEATURE_EXCHANGE, FEATURE_MEMORY_RELEASE, FEATURE_SHUTDOWN,
 };
 use hvt_abi::hypercall::POLL;
 use hvt_abi::manifest::NetProperties;
@@ -132,6 +132,30 @@ fn put_exchange(space: &GuestSpace, random: &mut Random, address: u64) {
     _ = space.write(address, call);
 }
 
+/// A commit that often gets far.
+fn put_commit(space: &GuestSpace, random: &mut Random, address: u64) {
+    let writes = WRITABLE.start + random.below(0x1000) * 8;
+    let commit = BlockCommit {
+        handle: 1 + random.below(8) / 7,
+        writes: if random.below(8) == 0 { random.number() } else { writes },
+        count: if random.below(8) == 0 { random.number() as u32 } else { random.below(6) as u32 },
+        // Stable storage costs time, and there is nothing in it for the fuzzer.
+        flush: u32::from(random.below(256) == 0),
+        ret: 99,
+        pad: 99,
+    };
+    for i in 0..6 {
+        let good = random.below(16) != 0;
+        let write = BlockWrite {
+            offset: if good { random.below(DISK) } else { random.number() },
+            data: if good { WRITABLE_TOO.start + random.below(0x1_0000) } else { random.number() },
+            len: if good { random.below(4096) } else { random.number() },
+        };
+        _ = space.write(commit.writes.wrapping_add(i * size_of::<BlockWrite>() as u64), write);
+    }
+    _ = space.write(address, commit);
+}
+
 fn border_of(space: &Arc<GuestSpace>, disk: File, wire: OwnedFd, stream: OwnedFd) -> Border {
     let block = BlockDevice::new("disk", disk, 512).unwrap();
     let net = |name, fd, framing| {
@@ -147,7 +171,11 @@ fn border_of(space: &Arc<GuestSpace>, disk: File, wire: OwnedFd, stream: OwnedFd
         Arc::new(devices),
         Console::new(null.into()),
         Shutdown::never().unwrap(),
-        FEATURE_BLOCK_FLUSH | FEATURE_SHUTDOWN | FEATURE_EXCHANGE | FEATURE_MEMORY_RELEASE,
+        FEATURE_BLOCK_FLUSH
+            | FEATURE_SHUTDOWN
+            | FEATURE_EXCHANGE
+            | FEATURE_MEMORY_RELEASE
+            | FEATURE_BLOCK_COMMIT,
     )
 }
 
@@ -207,6 +235,12 @@ fn no_guest_gets_the_better_of_the_border() {
         for (i, word) in structure.into_iter().enumerate() {
             // The guest's own writes: only where it may.
             _ = space.write(address.wrapping_add(i as u64 * 8), word);
+        }
+        if call == BLOCK_COMMIT {
+            if random.below(8) != 0 {
+                address = WRITABLE.start + random.below(0x1000) * 8;
+            }
+            put_commit(&space, &mut random, address);
         }
         let exchange = call == EXCHANGE;
         if exchange {

@@ -8,7 +8,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use hvt_abi::extension::{
-    BLOCK_FLUSH, FEATURE_PROCESS, FEATURE_RING3, MEMORY_RELEASE, POLL_SHUTDOWN,
+    BLOCK_COMMIT, BLOCK_FLUSH, EXCHANGE, FEATURE_PROCESS, FEATURE_RING3, MEMORY_RELEASE,
+    POLL_SHUTDOWN,
 };
 use hvt_abi::hypercall::{
     BLOCK_READ, BLOCK_WRITE, HALT, NET_READ, NET_WRITE, POLL, PUTS, RESULT_AGAIN, RESULT_INVALID,
@@ -37,6 +38,8 @@ fn structures_and_buffers_must_be_the_guests_own() {
         (NET_READ, 32),
         (HALT, 16),
         (BLOCK_FLUSH, 16),
+        (BLOCK_COMMIT, 32),
+        (EXCHANGE, 72),
     ];
     for (call, len) in calls {
         let past_end = STACK_END - len + 1;
@@ -364,6 +367,55 @@ fn released_memory_is_zero_and_only_the_guests_own() {
         for address in [TEXT, RODATA, 0x10000, STACK_BASE - 0x1000, STACK_END, 1 << 40] {
             release(guest.clone(), address, 0x1000).halt(0).run(&options).is(MISUSE);
         }
+    }
+}
+
+/// Several writes and a flush by one call, in order, up to the first that can't be carried out.
+#[test]
+fn blocks_are_committed_together() {
+    if !kvm() {
+        return;
+    }
+    let disk = disk(8192);
+    let option = format!("--block:disk={}", disk.path().display());
+    let writes = AT + 0x100;
+    let commit = |words: [u64; 3], list: &[[u64; 3]]| {
+        Guest::new()
+            .device("disk", BLOCK_BASIC)
+            .put(BUFFER, b"first")
+            .put(BUFFER + 512, b"second")
+            .put_words(AT, &[words[0], words[1], words[2], 99])
+            .put_words(writes, &list.concat())
+            .call(BLOCK_COMMIT, AT)
+            .halt_with(AT + 24)
+    };
+    let (two, flush) = (2, 1 << 32);
+    let good = [[0, BUFFER, 512], [4096, BUFFER + 512, 512], [0, BUFFER + 512, 512]];
+    for (words, list, ret) in [
+        ([1, writes, two | flush], good, RESULT_OK),
+        ([1, writes, two], good, RESULT_OK),
+        ([1, 3, flush], good, RESULT_OK),
+        ([2, writes, two], good, RESULT_INVALID),
+        ([1, writes, 257], good, RESULT_INVALID),
+        ([1, writes, 2], [[512, BUFFER, 512], [8192, BUFFER, 512], good[2]], RESULT_INVALID),
+        ([1, writes, 2], [[0, BUFFER, u64::MAX], good[1], good[2]], RESULT_INVALID),
+        ([1, writes, 2], [good[0], [7680, BUFFER, 513], good[2]], RESULT_INVALID),
+    ] {
+        commit(words, &list).run(&[&option]).is(ret);
+    }
+    let bytes = std::fs::read(disk.path()).unwrap();
+    assert!(bytes.starts_with(b"first") && bytes[4096..].starts_with(b"second"));
+    assert!(bytes[512..].starts_with(b"first"), "what lies before the bad one is written");
+    commit([1, writes, 3], &good).run(&[&option]).is(RESULT_OK);
+    assert!(std::fs::read(disk.path()).unwrap().starts_with(b"second"), "in order");
+    for (words, list) in [
+        ([1, 0, 1], good),
+        ([1, u64::MAX - 8, 1], good),
+        ([1, STACK_END - 8, 1], good),
+        ([1, writes, 1], [[0, 0, 512], good[1], good[2]]),
+        ([1, writes, 1], [[0, STACK_END - 1, 512], good[1], good[2]]),
+    ] {
+        commit(words, &list).run(&[&option]).is(MISUSE).says("hypercall block commit");
     }
 }
 

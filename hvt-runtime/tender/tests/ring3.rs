@@ -216,7 +216,7 @@ fn other_ports_and_widths_end_the_guest() {
         ("out 0xcf8 (PCI)", Guest::new().out(0xcf8, 0)),
         ("kick without a ring", Guest::new().out(0x600, 0)),
         ("a number without a call", Guest::new().out(0x500, DATA as u32)),
-        ("one that was not negotiated", Guest::new().out(0x50c, DATA as u32)),
+        ("one that was not negotiated", Guest::new().out(0x50d, DATA as u32)),
         ("the highest open port", Guest::new().out(0x520, DATA as u32)),
         ("out of one byte", Guest::new().raw(&[0xba, 1, 5, 0, 0, 0xee])),
         ("out of two bytes", Guest::new().raw(&[0xba, 1, 5, 0, 0, 0x66, 0xef])),

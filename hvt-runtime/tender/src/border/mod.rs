@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hvt_abi::exchange::Offload;
+use hvt_abi::extension::{BlockCommit, BlockWrite};
 use hvt_abi::hypercall::{
     self, BlockIo, Halt, NetIo, Poll, Puts, RESULT_AGAIN, RESULT_INVALID, RESULT_OK, Walltime,
 };
@@ -19,6 +20,7 @@ use wait::{Waiter, Wanted};
 
 use crate::counters::Counters;
 use crate::device::Devices;
+use crate::device::block::BlockDevice;
 use crate::device::console::Console;
 use crate::device::net::NetDevice;
 use crate::memory::{GuestSpace, PointerFault};
@@ -157,6 +159,9 @@ impl Border {
             extension::BLOCK_FLUSH if self.features & extension::FEATURE_BLOCK_FLUSH != 0 => {
                 self.block_flush(address)?;
             }
+            extension::BLOCK_COMMIT if self.features & extension::FEATURE_BLOCK_COMMIT != 0 => {
+                self.block_commit(address)?;
+            }
             extension::EXCHANGE if self.features & extension::FEATURE_EXCHANGE != 0 => {
                 self.exchange(address)?;
             }
@@ -229,6 +234,41 @@ impl Border {
         flush.ret = self.devices.block(flush.handle).map_or(RESULT_INVALID, |d| d.flush());
         flush.pad = 0;
         self.space.write(address, flush).map_err(structure(call))
+    }
+
+    fn block_commit(&self, address: u64) -> Result<(), Misuse> {
+        let call = "block commit";
+        let mut commit: BlockCommit = self.space.read(address).map_err(structure(call))?;
+        // Refused before anything is written rather than after it.
+        let size = size_of::<BlockCommit>() as u64;
+        self.space.writable(address, size).map_err(structure(call))?;
+        commit.ret = match self.devices.block(commit.handle) {
+            Some(device) if commit.count <= extension::BLOCK_COMMIT_MAX => {
+                self.commit(device, &commit)?
+            }
+            _ => RESULT_INVALID,
+        };
+        commit.pad = 0;
+        self.space.write(address, commit).map_err(structure(call))
+    }
+
+    /// The writes of a commit, until one is not carried out, then its flush.
+    fn commit(&self, device: &BlockDevice, commit: &BlockCommit) -> Result<i32, Misuse> {
+        let array =
+            |fault| Misuse::Pointer { call: "block commit", part: "its array of writes", fault };
+        for i in 0..u64::from(commit.count) {
+            let at = commit.writes.saturating_add(i * size_of::<BlockWrite>() as u64);
+            let write: BlockWrite = self.space.read(at).map_err(array)?;
+            if !device.contains(write.offset, write.len) {
+                return Ok(RESULT_INVALID);
+            }
+            let data = self.space.readable(write.data, write.len);
+            let code = device.write(write.offset, &data.map_err(buffer("block commit"))?);
+            if code != RESULT_OK {
+                return Ok(code);
+            }
+        }
+        Ok(if commit.flush == 0 { RESULT_OK } else { device.flush() })
     }
 
     fn memory_release(&self, address: u64) -> Result<(), Misuse> {

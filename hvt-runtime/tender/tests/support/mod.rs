@@ -36,7 +36,8 @@ pub const ALL: u32 = FEATURE_RING3
     | FEATURE_BLOCK_FLUSH
     | FEATURE_SHUTDOWN
     | FEATURE_EXCHANGE
-    | FEATURE_MEMORY_RELEASE;
+    | FEATURE_MEMORY_RELEASE
+    | FEATURE_BLOCK_COMMIT;
 
 /// A guest under construction.
 #[derive(Clone)]
