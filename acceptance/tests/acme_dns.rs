@@ -323,3 +323,41 @@ fn the_originals_options_bring_a_certificate_through_dns() {
     });
     other.stop("TERM");
 }
+
+/// Two gateways prove the same name at the same time, where the challenge is a CNAME and one server of the zone gets what
+/// it shows from the other.
+#[test]
+fn several_orders_share_a_name_behind_a_cname_and_two_servers() {
+    let available = Pebble::available() && Kind::Bind.available() && Kind::Knot.available();
+    if !available {
+        return;
+    }
+    let first = free_port(Ipv4Addr::LOCALHOST.into());
+    let second = SocketAddr::new(own_address(1).into(), first.port());
+    let mut parent = Zone::new(DOMAIN, first.ip(), Policy::Closed);
+    parent.records = "_acme-challenge CNAME apps.acme.test.\n".to_owned();
+    let mut zone = Zone::new("acme.test", first.ip(), Policy::Txt);
+    zone.servers.push(("ns2.acme.test".to_owned(), second.ip()));
+    zone.notify = vec![second];
+    let copy = Zone { name: "acme.test".to_owned(), primary: Some(first), ..Zone::default() };
+    let mut setup = Setup::new(Kind::Bind, first).with(parent).with(zone);
+    // Without it BIND does not follow CNAME records into another zone, for whom the authority asks.
+    setup.recursion = true;
+    let server = setup.start();
+    let secondary = Setup::new(Kind::Knot, second).with(copy).start();
+
+    let wildcard = format!("*.{DOMAIN}");
+    let worlds =
+        [(); 2].map(|()| World::updating(&server, &server.key(), &["--acme-domain", &wildcard]));
+    for world in &worlds {
+        world.add("blog", &[]);
+    }
+    for world in &worlds {
+        world.wait_for("blog");
+        assert_eq!(world.orders(), 1);
+    }
+    for server in [&server, &secondary] {
+        let gone = <[String]>::is_empty;
+        server.wait_for("the records are gone", "apps.acme.test", "TXT", gone);
+    }
+}

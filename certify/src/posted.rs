@@ -112,3 +112,115 @@ fn is_self_issued(der: &[u8]) -> bool {
     X509Certificate::from_der(&CertificateDer::from(der))
         .is_ok_and(|(_, parsed)| parsed.issuer() == parsed.subject())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData as _,
+    };
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000; // 2027-01-15
+
+    struct Authority {
+        der: Vec<u8>,
+        issuer: Issuer<'static, KeyPair>,
+    }
+
+    fn authority(above: Option<&Authority>, common_name: &str, key: KeyPair) -> Authority {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = match above {
+            Some(above) => params.signed_by(&key, &above.issuer).unwrap(),
+            None => params.self_signed(&key).unwrap(),
+        };
+        Authority { der: certificate.der().to_vec(), issuer: Issuer::new(params, key) }
+    }
+
+    fn leaf(above: &Authority, names: &[&str], key: &KeyPair, to: i32) -> Vec<u8> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        params.signed_by(key, &above.issuer).unwrap().der().to_vec()
+    }
+
+    fn names() -> [String; 2] {
+        ["*.a.example".to_owned(), "a.example".to_owned()]
+    }
+
+    fn subjects(chain: &Chain) -> Vec<String> {
+        use rustls_pki_types::pem::PemObject;
+        CertificateDer::pem_slice_iter(chain.pem.as_bytes())
+            .map(|der| X509Certificate::from_der(&der.unwrap()).unwrap().1.subject().to_string())
+            .collect()
+    }
+
+    #[test]
+    fn the_one_that_lasts_longest_with_the_chain_that_holds() {
+        let root = authority(None, "root", KeyPair::generate().unwrap());
+        let middle = authority(Some(&root), "middle", KeyPair::generate().unwrap());
+        // The same name with another key: authorities roll over.
+        let stale = authority(Some(&root), "middle", KeyPair::generate().unwrap());
+        let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let spki = key.subject_public_key_info();
+        let both = ["a.example", "*.a.example"];
+        let mut posted = Posted {
+            requests: vec![vec![1]],
+            certificates: vec![
+                b"damaged".to_vec(),
+                leaf(&middle, &both, &other, 2040),
+                leaf(&middle, &both, &key, 2026),
+            ],
+            authorities: vec![stale.der, root.der.clone(), b"damaged".to_vec(), middle.der.clone()],
+        };
+        let found = |posted: &Posted| choose(posted, &spki, &names(), NOW);
+        assert!(matches!(found(&posted), Err(NoChain::Unusable(CheckError::Expired(_)))));
+        posted.certificates.push(leaf(&middle, &["a.example"], &key, 2040));
+        posted.certificates.push(leaf(&middle, &both, &key, 2028));
+        posted.certificates.push(leaf(&middle, &both, &key, 2030));
+        posted.certificates.push(leaf(&middle, &both, &key, 2029));
+        let best = found(&posted).unwrap();
+        assert_eq!(best.validity.not_after, rcgen::date_time_ymd(2030, 1, 1).unix_timestamp());
+        assert_eq!(subjects(&best).len(), 2, "without the root");
+        assert_eq!(subjects(&best).last().unwrap(), "CN=middle");
+        posted.authorities.retain(|der| *der != middle.der);
+        assert!(matches!(found(&posted), Err(NoChain::Unusable(CheckError::Chain(_)))));
+        posted.certificates.clear();
+        assert_eq!(found(&posted).unwrap_err(), NoChain::None);
+    }
+
+    #[test]
+    fn authorities_that_certify_each_other_end() {
+        let (one, two) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let copy = |key: &KeyPair| KeyPair::from_pem(&key.serialize_pem()).unwrap();
+        let first = authority(None, "one", copy(&one));
+        let second = authority(Some(&first), "two", copy(&two));
+        let crossed = (0..40).map(|_| authority(Some(&second), "one", copy(&one)).der);
+        let back = (0..40).map(|_| authority(Some(&first), "two", copy(&two)).der);
+        let key = KeyPair::generate().unwrap();
+        let posted = Posted {
+            requests: Vec::new(),
+            certificates: vec![leaf(&second, &["a.example", "*.a.example"], &key, 2030)],
+            authorities: crossed.chain(back).collect(),
+        };
+        // Whether one of the few that are tried holds is not the point: it ends.
+        let _ = choose(&posted, &key.subject_public_key_info(), &names(), NOW);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_records_are_survived(
+            certificates in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..6),
+            authorities in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..6),
+        ) {
+            let posted = Posted { requests: Vec::new(), certificates, authorities };
+            prop_assert!(choose(&posted, b"key", &names(), NOW).is_err());
+        }
+    }
+}

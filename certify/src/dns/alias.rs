@@ -1,8 +1,9 @@
 //! Where a name leads: CNAME records, of our own server or of somebody else's.
 
-use hickory_proto::op::Message;
-use hickory_proto::rr::{Name, RData, RecordType};
 use std::net::SocketAddr;
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
 
 use super::exchange::ask;
 use super::{DnsError, MAX_ALIASES, parse_name, shown};
@@ -20,7 +21,10 @@ pub(super) async fn follow(
         let next = match ask(server, &at, RecordType::CNAME).await {
             Ok(answer) if answer.metadata.authoritative => target(&answer, &at),
             // Not this server's: a referral, or a refusal.
-            Ok(_) | Err(DnsError::Answer { .. }) => {
+            Ok(_)
+            | Err(DnsError::Answer {
+                code: ResponseCode::Refused | ResponseCode::NotAuth, ..
+            }) => {
                 let found = resolver.alias(&shown(&at)).await.map_err(DnsError::Resolve)?;
                 found.map(|found| parse_name(&found)).transpose()?
             }

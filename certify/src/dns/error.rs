@@ -73,7 +73,7 @@ pub enum DnsError {
     Aliases(String),
     /// TSIG: the server does not know the key (BADKEY).
     #[error(
-        "the DNS server {server} does not know the key {key}: is its name right, and does the server have it with the same algorithm?"
+        "the DNS server {server} does not know the key {key}: is its name right, does the server have it with the same algorithm, and may it change this zone?"
     )]
     UnknownKey {
         /// The server.

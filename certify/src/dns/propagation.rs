@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hickory_proto::rr::{Name, RecordType};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::exchange::{ask, txt_values};
 use super::{DnsError, shown};
@@ -14,6 +14,9 @@ use super::{DnsError, shown};
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 /// A server that does not answer at all is asked this often before the others are enough.
 const ATTEMPTS_UNREACHABLE: u32 = 3;
+
+/// At least so long is waited for a server, even when the time is nearly over.
+const LOOK_TIME: Duration = Duration::from_secs(2);
 
 /// A server of the zone and how it stands.
 struct Server {
@@ -52,7 +55,11 @@ pub(super) async fn wait(
     let mut pause = PAUSE.0;
     loop {
         for server in all.values_mut().filter(|server| !matches!(server.state, State::Shows)) {
-            server.look(name, value).await;
+            // One that is silent may take long, and must not keep the others from being asked.
+            let time = end.saturating_duration_since(Instant::now()).max(LOOK_TIME);
+            if timeout(time, server.look(name, value)).await.is_err() {
+                server.be_silent("no answer in time".to_owned());
+            }
         }
         let lacking = listed(&all, |state| matches!(state, State::Lacks));
         let asked = |state: &State| match state {
@@ -89,10 +96,6 @@ pub(super) async fn wait(
 
 impl Server {
     async fn look(&mut self, name: &Name, value: &str) {
-        let attempts = match &self.state {
-            State::Silent(attempts, _) => attempts.saturating_add(1),
-            _ => 1,
-        };
         let mut reason = match &self.state {
             State::Silent(_, reason) => reason.clone(),
             _ => String::new(),
@@ -109,10 +112,18 @@ impl Server {
                 Err(error) => reason = error.to_string(),
             }
         }
-        self.state = match answered {
-            true => State::Lacks,
-            false => State::Silent(attempts, reason),
+        match answered {
+            true => self.state = State::Lacks,
+            false => self.be_silent(reason),
+        }
+    }
+
+    fn be_silent(&mut self, reason: String) {
+        let attempts = match &self.state {
+            State::Silent(attempts, _) => attempts.saturating_add(1),
+            _ => 1,
         };
+        self.state = State::Silent(attempts, reason);
     }
 }
 
