@@ -86,7 +86,10 @@ pub struct Options {
 
 /// The command of [`Options`], with every option's environment variable.
 pub fn command() -> clap::Command {
-    certify::options::environment(<Options as clap::CommandFactory>::command(), "UNIPI")
+    let command = <Options as clap::CommandFactory>::command();
+    let command = certify::options::environment(command, "UNIPI");
+    // The original's name.
+    command.mut_arg("cert_keys", |arg| arg.visible_alias("key"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use certify::options::AcmeOptions;
+use certify::options::{AcmeOptions, FileOptions};
 use certify::{LETS_ENCRYPT, LETS_ENCRYPT_STAGING, Settings};
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -35,19 +35,9 @@ pub struct TlsOptions {
           value_parser = BoolishValueParser::new())]
     pub production: bool,
 
-    /// A PEM file with a certificate and its intermediates; repeatable, each with its --cert-key
-    #[arg(long = "cert", env = "UNIPI_CERT", value_name = "FILE", value_delimiter = ',')]
-    pub certs: Vec<PathBuf>,
-
-    /// The PEM file with the private key of the --cert at the same place in the list
-    #[arg(
-        long = "cert-key",
-        visible_alias = "key",
-        env = "UNIPI_CERT_KEY",
-        value_name = "FILE",
-        value_delimiter = ','
-    )]
-    pub cert_keys: Vec<PathBuf>,
+    /// Certificates that somebody else renews.
+    #[command(flatten)]
+    pub files: FileOptions,
 
     /// For development: a certificate for each --hostname (or localhost) from an authority that is made at the start
     #[arg(long, env = "UNIPI_SELF_SIGNED", value_parser = BoolishValueParser::new())]
@@ -74,7 +64,7 @@ pub struct TlsOptions {
 impl TlsOptions {
     /// Whether HTTPS is served.
     pub fn enabled(&self) -> bool {
-        self.tls || !self.certs.is_empty() || self.self_signed || self.acme.acme.is_some()
+        self.tls || !self.files.certs.is_empty() || self.self_signed || self.acme.acme.is_some()
     }
 
     /// How certificates are obtained, if they are.
@@ -99,6 +89,6 @@ impl TlsOptions {
     }
 
     fn has_own(&self) -> bool {
-        !self.certs.is_empty() || self.self_signed
+        !self.files.certs.is_empty() || self.self_signed
     }
 }

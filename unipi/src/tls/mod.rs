@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use certify::challenges::ALPN_ACME_TLS;
+use certify::files::Replacement;
 use certify::{Certificate, CertificateTable, Challenges, provider};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -82,11 +83,20 @@ impl Tls {
     }
 
     /// Shows `certificate` for all its names from now on.
-    pub fn show(&self, certificate: Certificate) {
-        let certificate = Arc::new(certificate);
+    pub fn show(&self, certificate: impl Into<Arc<Certificate>>) {
+        let certificate = certificate.into();
         self.shown.table.rcu(|table| {
             let mut table = CertificateTable::clone(table);
             table.insert(Arc::clone(&certificate));
+            table
+        });
+    }
+
+    /// Shows a certificate that was read again from its files, in the place of the one before it.
+    pub fn replace(&self, replacement: &Replacement) {
+        self.shown.table.rcu(|table| {
+            let mut table = CertificateTable::clone(table);
+            table.replace(replacement.old.sha256(), Arc::clone(&replacement.new), |_| false);
             table
         });
     }

@@ -1,10 +1,11 @@
 //! From options to TLS: certificates from files and for development, and the work with an authority.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use certify::certificate::CertificateError;
+use certify::files::{FileError, Files};
 use certify::http::Client;
 use certify::options::AcmeOptionsError;
 use certify::self_signed::{self, SelfSignedError};
@@ -22,14 +23,6 @@ pub enum TlsError {
     /// The machine has no randomness, or the provider does no TLS.
     #[error("TLS cannot be set up on this machine: {0}")]
     Machine(#[from] rustls::Error),
-    /// A file that was named.
-    #[error("cannot read {}: {error}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
     /// A file that was to be written.
     #[error("cannot write {}: {error}", path.display())]
     Write {
@@ -38,7 +31,7 @@ pub enum TlsError {
         /// What the system says.
         error: std::io::Error,
     },
-    /// A certificate from a file.
+    /// A certificate for development.
     #[error("{}: {error}", path.display())]
     Certificate {
         /// Which file.
@@ -46,14 +39,9 @@ pub enum TlsError {
         /// What is wrong with it.
         error: CertificateError,
     },
-    /// Each certificate has a key.
-    #[error("there are {certs} --cert and {keys} --cert-key: each certificate has a key")]
-    Unpaired {
-        /// How many certificates.
-        certs: usize,
-        /// How many keys.
-        keys: usize,
-    },
+    /// Certificates from files.
+    #[error(transparent)]
+    Files(#[from] FileError),
     /// Nothing wants a certificate.
     #[error(
         "--tls needs a --hostname, for which a certificate is obtained; or --cert, or --self-signed"
@@ -78,6 +66,7 @@ pub struct Start {
     pub names: Names,
     /// How the work with the authority goes.
     pub reports: Reports,
+    watched: Option<(Files, Duration)>,
     work: Option<(Authority, Settings, Client)>,
 }
 
@@ -97,9 +86,8 @@ impl Start {
         }
         let tls = Arc::new(Tls::new()?);
         let names = Names::new(options.hostname.iter().cloned());
-        for certificate in from_files(options)? {
-            tls.show(certificate);
-        }
+        let files = options.files.load(certify::system_clock()())?;
+        files.certificates().into_iter().for_each(|certificate| tls.show(certificate));
         if options.self_signed {
             tls.show(for_development(options)?);
         }
@@ -115,30 +103,29 @@ impl Start {
             }
             None => None,
         };
-        Ok(Some(Self { tls, names, reports: Reports::default(), work }))
+        let watched = Some((files, options.files.poll()));
+        Ok(Some(Self { tls, names, reports: Reports::default(), watched, work }))
     }
 
-    /// The work with the authority, if there is any. It goes on until it is dropped.
+    /// The work with the authority and the watch over certificate files; none when this was called before. It goes on until
+    /// it is dropped.
     pub fn work(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
-        let (authority, settings, client) = self.work.take()?;
-        Some(authority.run(settings, client, self.reports.clone()))
-    }
-}
-
-fn from_files(options: &TlsOptions) -> Result<Vec<Certificate>, TlsError> {
-    let (certs, keys) = (&options.certs, &options.cert_keys);
-    if certs.len() != keys.len() {
-        return Err(TlsError::Unpaired { certs: certs.len(), keys: keys.len() });
-    }
-    let pairs = certs.iter().zip(keys);
-    pairs
-        .map(|(cert, key)| {
-            let chain = read(cert)?;
-            let key = zeroize::Zeroizing::new(read(key)?);
-            Certificate::from_pem(&chain, &key, Source::File)
-                .map_err(|error| TlsError::Certificate { path: cert.clone(), error })
+        let (files, every) = self.watched.take()?;
+        let (work, reports, tls) = (self.work.take(), self.reports.clone(), Arc::clone(&self.tls));
+        let watch =
+            files.watch(every, certify::system_clock(), reports.clone(), move |replacement| {
+                tls.replace(&replacement);
+                std::future::ready(Ok(()))
+            });
+        Some(async move {
+            let obtain = async {
+                if let Some((authority, settings, client)) = work {
+                    authority.run(settings, client, reports).await;
+                }
+            };
+            tokio::join!(obtain, watch);
         })
-        .collect()
+    }
 }
 
 fn for_development(options: &TlsOptions) -> Result<Certificate, TlsError> {
@@ -155,8 +142,4 @@ fn for_development(options: &TlsOptions) -> Result<Certificate, TlsError> {
     }
     Certificate::from_pem(&pair.chain_pem, &pair.key_pem, Source::SelfSigned)
         .map_err(|error| TlsError::Certificate { path: PathBuf::from("--self-signed"), error })
-}
-
-fn read(path: &Path) -> Result<String, TlsError> {
-    std::fs::read_to_string(path).map_err(|error| TlsError::Read { path: path.to_owned(), error })
 }
