@@ -5,7 +5,7 @@
 //! this program plays: frames between two TAP interfaces, or between one and the stack, wait 25 ms
 //! each way, and some are lost in both directions. The same path carries kernel to kernel, stack to
 //! kernel and kernel to stack; the ratios are to the first. Every figure is the median of `ROUNDS`
-//! (3) runs with different losses. The kernel's congestion control is `CONGESTION`, CUBIC as the
+//! (3) runs with different losses. `MTUS` and `LOSSES` (in hundredths of a percent) choose rows. The kernel's congestion control is `CONGESTION`, CUBIC as the
 //! stack's own if it is not set.
 #![allow(
     clippy::unwrap_used,
@@ -280,6 +280,11 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
+fn list(name: &str, default: &str) -> Vec<u64> {
+    let text = std::env::var(name).unwrap_or_else(|_| String::from(default));
+    text.split(',').map(|item| item.parse().unwrap()).collect()
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(role) = arguments.get(1) {
@@ -307,8 +312,9 @@ fn main() {
         "{:>6} {:>7} {:>18} {:>18} {:>18}",
         "MTU", "loss", "kernel to kernel", "stack to kernel", "kernel to stack"
     );
-    for mtu in [1500, 9000] {
-        for loss in [0, 10, 100] {
+    for mtu in list("MTUS", "1500,9000") {
+        let mtu = mtu as usize;
+        for loss in list("LOSSES", "0,10,100") {
             let ours = |role: &str| {
                 let rates = (0..rounds).map(|round| {
                     let parameters = [mtu as u64, loss, 77 + round, seconds];

@@ -18,7 +18,9 @@ use crate::packet::{
     ETHERNET, TYPE_IPV4, TYPE_IPV6, bare_segment, number, parse_ip, parse_tcp, tcp_packet,
     udp_packet,
 };
-use crate::{AddressSource, Capabilities, Close, Device, InterfaceConfig, Limits, Route, Stack};
+use crate::{
+    AddressSource, Capabilities, Census, Close, Device, InterfaceConfig, Limits, Route, Stack,
+};
 
 pub use streams::streams;
 
@@ -128,12 +130,16 @@ pub fn frames(input: &[u8]) {
     }
     // Left alone, the stack comes to rest.
     for _ in 0..2000 {
+        // A DHCP client without a server never rests; what else there is does.
+        if stack.census() == Census::default() {
+            return;
+        }
         let Some(next) = stack.next_deadline() else { return };
         now = now.max(next) + Duration::from_millis(1);
         stack.turn(now);
         device.outbox.borrow_mut().clear();
     }
-    assert!(stack.next_deadline().is_none_or(|next| next > now), "the stack does not rest");
+    assert_eq!(stack.census(), Census::default(), "the stack does not rest");
 }
 
 fn handshake(
