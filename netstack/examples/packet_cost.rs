@@ -3,7 +3,8 @@
 //!
 //! The last columns have one active connection among idle ones, and all connections in turn. The
 //! first shall not grow; the second grows with what the processor's caches hold. Then: what a SYN
-//! costs when the table of handshakes is full, and how fast connections come and go.
+//! costs when the table of handshakes is full, and how fast connections come and go. The memory is
+//! that of both ends of a connection that has exchanged something and is idle.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -60,16 +61,26 @@ fn measure(world: &mut World, pairs: &[Pair]) -> u128 {
     rounds.min().unwrap()
 }
 
+/// Octets of this process in memory.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    pages.unwrap_or(0) * 4096
+}
+
 fn main() {
-    println!("{:>12} {:>22} {:>22}", "connections", "ns, one active", "ns, all in turn");
+    let titles = ["connections", "ns, one active", "ns, all in turn", "octets, both ends"];
+    println!("{:>12} {:>18} {:>18} {:>18}", titles[0], titles[1], titles[2], titles[3]);
     for count in [10, 1_000, 10_000] {
+        let before = resident();
         let mut world = World::calm();
         let listener = world.b.listen(at(B4, 80), false, 64).unwrap();
         let pairs: Vec<_> = (0..count).map(|_| connect(&mut world, listener)).collect();
         drain(&mut world);
         let one = measure(&mut world, &pairs[..1]);
         let all = measure(&mut world, &pairs);
-        println!("{count:>12} {one:>22} {all:>22}");
+        let memory = resident().saturating_sub(before) / count;
+        println!("{count:>12} {one:>18} {all:>18} {memory:>18}");
     }
 
     let mut world = World::calm();

@@ -326,3 +326,38 @@ fn a_remembered_end_gives_way_to_a_new_connection_from_the_same_port() {
     world.settle();
     assert_eq!(world.b.recv(server, &mut [0; 9]), Ok(3));
 }
+
+#[test]
+fn the_memory_of_all_connections_is_bounded_and_nothing_is_lost() {
+    let limits = Limits { buffers_total: 200 << 10, ..Limits::default() };
+    let mut world = World::new(1, Weather::default(), Limits::default(), 1500);
+    let (b, inbox, outbox) = stack(2, limits, 1500);
+    world.replace_b(b, inbox, outbox);
+    let listener = world.b.listen(at(B4, 80), false, 64).unwrap();
+    let data = vec![7; 60 << 10];
+    let mut pairs = Vec::new();
+    for _ in 0..20 {
+        let client = world.a.connect(None, at(B4, 80), world.now).unwrap();
+        world.settle();
+        let Ok((server, _)) = world.b.accept(listener) else { break };
+        let sent = world.a.send(client, &data).unwrap();
+        world.settle();
+        pairs.push((server, sent));
+        // One piece may reach beyond the limit, which is known only after it was taken.
+        assert!(world.b.census().buffers <= (200 + 64) << 10, "{:?}", world.b.census());
+    }
+    assert!((3..20).contains(&pairs.len()), "{} connections had room", pairs.len());
+    assert!(world.b.counters().dropped(DropReason::NoBuffers) > 0);
+    let mut buffer = vec![0; 64 << 10];
+    for round in 0.. {
+        assert!(round < 1000, "something did not arrive: {pairs:?}");
+        for (server, left) in &mut pairs {
+            *left -= world.b.recv(*server, &mut buffer).unwrap_or(0);
+        }
+        if pairs.iter().all(|(_, left)| *left == 0) {
+            break;
+        }
+        world.run(Duration::from_secs(1));
+    }
+    assert_eq!(world.b.census().buffers, 0);
+}

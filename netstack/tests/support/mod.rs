@@ -128,6 +128,13 @@ impl World {
         }
     }
 
+    /// Puts another stack at the far end.
+    pub fn replace_b(&mut self, b: Stack<Plug>, inbox: Lane, outbox: Lane) {
+        self.b = b;
+        self.lanes[0].1 = inbox;
+        self.lanes[1].0 = outbox;
+    }
+
     pub fn calm() -> Self {
         Self::new(1, Weather::default(), Limits::default(), 1500)
     }
