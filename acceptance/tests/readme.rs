@@ -17,7 +17,11 @@ fn commands(readme: &str) -> Vec<String> {
             line.split('`').skip(1).step_by(2).filter(|span| span.starts_with("tlstunnel-ctl "));
         block_line.into_iter().chain(spans.filter(|_| !line.starts_with("tlstunnel-ctl ")))
     });
-    spans.map(str::to_owned).filter(|command| !command.contains("--help")).collect()
+    // Those of sites are for a site server: `unipi/tests/site_readme.rs`.
+    let ours = |command: &String| {
+        !command.contains("--help") && !command.starts_with("tlstunnel-ctl site ")
+    };
+    spans.map(str::to_owned).filter(ours).collect()
 }
 
 /// The files that README's commands name.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use certify::vault::{Vault, VaultError};
 use config_proto::key::Key;
 use config_proto::site::SiteSettings;
 use config_proto::v2::GATEWAY_FRAME_BYTES;
@@ -80,6 +81,14 @@ pub enum RunError {
         path: PathBuf,
         /// What is wrong.
         error: SignersError,
+    },
+    /// The file with the storage's key holds none.
+    #[error("{}: {error}", path.display())]
+    Vault {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        error: VaultError,
     },
     /// How the site is to be had.
     #[error("{0}")]
@@ -158,7 +167,11 @@ fn storage(options: &Options) -> Result<Option<Storage>, RunError> {
         true => Storage::open_replaceable(path, size, format),
         false => Storage::open(path, size, format),
     };
-    Ok(Some(opened?))
+    let storage = opened?;
+    let Some(path) = &options.storage.storage_key_file else { return Ok(Some(storage)) };
+    let vault = Vault::from_text(&String::from_utf8_lossy(&read(path)?))
+        .map_err(|error| RunError::Vault { path: path.clone(), error })?;
+    Ok(Some(storage.with_vault(vault)))
 }
 
 /// The site of the command line, if it has one.

@@ -122,9 +122,9 @@ fn pages_are_served_with_validators_ranges_and_codings() {
     assert!(get(&unipi.url("/status"), &[]).body.starts_with(b"<!doctype html>"));
     let metrics = get(&format!("http://{}/metrics", unipi.metrics), &[]);
     let metrics = String::from_utf8(metrics.body).unwrap();
-    assert!(metrics.contains("unipi_generation 1\n"), "{metrics}");
+    assert!(metrics.contains("unipi_generation{site=\"default\"} 1\n"), "{metrics}");
     assert!(metrics.contains("unipi_answers_total{class=\"2xx\"}"), "{metrics}");
-    assert!(metrics.contains("unipi_site_problems 2\n"), "{metrics}");
+    assert!(metrics.contains("unipi_site_problems{site=\"default\"} 2\n"), "{metrics}");
     assert!(unipi.log().contains("path=\"/status.json\""), "{}", unipi.log());
 }
 
@@ -310,4 +310,42 @@ fn an_unsigned_hook_works_only_when_asked_for() {
     assert_eq!(get(&open.url("/s3cret-path"), &[]).status, 202);
     open.shows("/", "two");
     assert_eq!(get(&closed.url("/"), &[]).body, b"one");
+}
+
+#[test]
+fn empty_repositories_forced_pushes_and_deleted_branches() {
+    if !peers() {
+        return;
+    }
+    let forge = Forge::start();
+    let options = ["--poll", "1", "--status-path", "/status"];
+    let mut unipi = Unipi::start(&forge.remote(), &options);
+    let says = |text: &str| {
+        eventually(text, || {
+            let log = get(&unipi.url("/status.json"), &[]).body;
+            String::from_utf8(log).unwrap().contains(text)
+        });
+    };
+    says("the repository is empty");
+    assert_eq!(get(&unipi.url("/"), &[]).status, 503);
+    forge.write("index.html", "one");
+    forge.push("one");
+    unipi.shows("/", "one");
+    // Another history altogether, and older than the first.
+    forge.git(&["checkout", "-q", "--orphan", "other"]);
+    forge.write("index.html", "another history");
+    forge.git(&["add", "-A"]);
+    forge.git(&["commit", "-q", "--date=2001-01-01T00:00:00", "-m", "other"]);
+    forge.git(&["push", "-q", "--force", "origin", "HEAD:main"]);
+    unipi.shows("/", "another history");
+    // A deleted branch is a failure, and the last site stays.
+    forge.git(&["push", "-q", "origin", "HEAD:refs/heads/elsewhere"]);
+    forge.git(&["--git-dir=../site.git", "update-ref", "-d", "refs/heads/main"]);
+    let log = || String::from_utf8(get(&unipi.url("/status.json"), &[]).body).unwrap();
+    eventually("the missing branch shows", || log().contains("no branch or tag"));
+    assert_eq!(get(&unipi.url("/"), &[]).body, b"another history");
+    forge.write("index.html", "back");
+    forge.push("back");
+    unipi.shows("/", "back");
+    assert_eq!(unipi.stop(), Some(0));
 }

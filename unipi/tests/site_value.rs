@@ -176,6 +176,7 @@ async fn generations_share_blobs_and_never_go_back_in_time() {
     generations.unpin("operator", NOW);
     assert_eq!(find(&generations.current().unwrap().site, "/b.txt"), "200 z");
     let outcomes: Vec<_> = generations.log().iter().map(|deploy| deploy.outcome).collect();
-    use Outcome::{Held, Live, RolledBack};
-    assert_eq!(outcomes, [Live, Held, Held, Held, RolledBack, Live, Live]);
+    use Outcome::{Held, Live, Pinned, RolledBack, Unpinned};
+    let expected = [Live, Unpinned, Held, Held, Held, Pinned, RolledBack, Live, Live];
+    assert_eq!(outcomes, expected);
 }

@@ -1,13 +1,14 @@
 //! The one-command demonstration: a gateway in front of demonstration sites.
 //!
 //! It plays the part of a user who reads the README: it starts the real `tlstunnel` with a block device file and a
-//! development certificate, starts two small sites, and registers them with the real `tlstunnel-ctl`. Everything that it
-//! makes lies under one folder, and a second start finds it again. It must not know the inside of the gateway: whatever
-//! it needs, a user can do.
+//! development certificate, starts two small sites and a third one straight from git with the real `unipi`, and registers
+//! them with the real `tlstunnel-ctl`. Everything that it makes lies under one folder, and a second start finds it again.
+//! It must not know the inside of the programs: whatever it needs, a user can do.
 #![forbid(unsafe_code)]
 
 mod gateway;
 mod options;
+mod pages;
 mod programs;
 mod site;
 
@@ -18,11 +19,14 @@ use clap::Parser;
 
 use crate::gateway::Gateway;
 use crate::options::Options;
-use crate::programs::Programs;
+use crate::pages::Pages;
+use crate::programs::{Programs, quote};
 
 /// The sites that are registered at start, and the one that is left for the user to add.
 const REGISTERED: [&str; 2] = ["blog", "wiki"];
 const TO_BE_ADDED: &str = "shop";
+/// The site from git.
+const FROM_GIT: &str = "site";
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -54,17 +58,56 @@ async fn demonstrate(options: &Options) -> anyhow::Result<()> {
     let spare_port =
         (options.site_port..).nth(REGISTERED.len()).context("--site-port is too high")?;
     let spare = site::serve(TO_BE_ADDED, spare_port).await?;
-    explain(options, &programs, &gateway, spare);
-    gateway.run_until_stopped().await
+    let pages = Pages::start(&programs, options).await?;
+    if pages.is_some() {
+        gateway.add(&programs, FROM_GIT, options.pages_address()).await?;
+    }
+    explain(options, &programs, spare);
+    if let Some(pages) = &pages {
+        explain_pages(options, &programs, pages);
+    }
+    let (dir, pid) = (options.dir.display(), gateway.process_id());
+    println!(
+        "\nEverything lies under {dir}; the gateway is process {pid}. Ctrl-C stops it; the next start finds all of it again."
+    );
+    let stopped = gateway.run_until_stopped().await;
+    if let Some(pages) = pages {
+        pages.stop().await?;
+    }
+    stopped
+}
+
+/// Prints how the site from git is changed.
+fn explain_pages(options: &Options, programs: &Programs, pages: &Pages) {
+    let url = format!("https://{FROM_GIT}.{}:{}/", options.domain, options.https_port);
+    let path = |path: std::path::PathBuf| quote(path.display().to_string());
+    let (ca, token) = (path(options.ca_file()), path(options.pages_token()));
+    // It goes into the clone's configuration, which is used in other folders.
+    let absolute = path(std::path::absolute(options.ca_file()).unwrap_or_default());
+    let ctl = programs.site_command(options);
+    println!("\nA web site straight from git:\n  curl --cacert {ca} {url}");
+    if pages.has_repository {
+        let repository = path(options.repository());
+        println!(
+            "\nChange it with git push:\n  git clone {repository} my-site\n  \
+             echo '<h1>My own page</h1>' > my-site/index.html\n  \
+             git -C my-site commit -am 'My own page'\n  git -C my-site push\n  curl --cacert {ca} {url}"
+        );
+    } else {
+        println!(
+            "  (its repository is gone; the site goes on from {})",
+            path(options.pages_storage())
+        );
+    }
+    println!(
+        "\nOr without any repository in between, straight to the site server (the password is in {token}):\n  \
+         git clone -c http.sslCAInfo={absolute} {url}site.git\n\n\
+         What happened to it, and the way back:\n  {ctl} site log default\n  {ctl} site rollback default"
+    );
 }
 
 /// Prints what to open and what to type next.
-fn explain(
-    options: &Options,
-    programs: &Programs,
-    gateway: &Gateway<'_>,
-    spare: std::net::SocketAddr,
-) {
+fn explain(options: &Options, programs: &Programs, spare: std::net::SocketAddr) {
     let (https, http) = (options.https_port, options.http_port);
     let ca = options.ca_file();
     let (ca, ctl) = (ca.display(), programs.ctl_command(options));
@@ -75,11 +118,8 @@ fn explain(
          Or open https://blog.{domain}:{https}/ in a browser that trusts {ca}.\n\n\
          Add another service while it runs ({spare} is waiting):\n  {ctl} add {TO_BE_ADDED} {spare}\n  \
          curl --cacert {ca} https://{TO_BE_ADDED}.{domain}:{https}/\n\n\
-         Look around:\n  {ctl} list\n  {ctl} status\n  {ctl} why {TO_BE_ADDED}.{domain}\n\n\
-         Everything lies under {dir}; the gateway is process {pid}. Ctrl-C stops it; the next start finds the names again.",
+         Look around:\n  {ctl} list\n  {ctl} status\n  {ctl} why {TO_BE_ADDED}.{domain}",
         REGISTERED.len(),
         domain = options.domain,
-        dir = options.dir.display(),
-        pid = gateway.process_id(),
     );
 }

@@ -1,10 +1,11 @@
 //! What can be chosen about the demonstration.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Starts a tlstunnel gateway with two demonstration sites behind it and says what to try next.
+/// Starts a tlstunnel gateway with demonstration sites behind it, one of them from git, and says what to try next.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -29,9 +30,12 @@ pub(crate) struct Options {
     /// The port of /metrics and /health
     #[arg(long, default_value_t = 9100)]
     pub(crate) metrics_port: u16,
-    /// The first of three ports for the demonstration sites
-    #[arg(long, default_value_t = 8001)]
+    /// The first of four ports for the demonstration sites
+    #[arg(long, default_value_t = 8001, value_parser = clap::value_parser!(u16).range(1..=65_532))]
     pub(crate) site_port: u16,
+    /// The port for tlstunnel-ctl site: that of the site server
+    #[arg(long, default_value_t = 1235)]
+    pub(crate) pages_control_port: u16,
 }
 
 impl Options {
@@ -53,5 +57,35 @@ impl Options {
     /// Where the gateway writes the addresses it listens on.
     pub(crate) fn ready_file(&self) -> PathBuf {
         self.dir.join("gateway.json")
+    }
+
+    /// Where the site server listens.
+    pub(crate) fn pages_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.site_port + 3).into()
+    }
+
+    /// Where the site server is controlled.
+    pub(crate) fn pages_control(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.pages_control_port).into()
+    }
+
+    /// The bare repository of the site from git.
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.dir.join("site.git")
+    }
+
+    /// The token that a push to the site server gives as password.
+    pub(crate) fn pages_token(&self) -> PathBuf {
+        self.dir.join("site.token")
+    }
+
+    /// The site server's block device.
+    pub(crate) fn pages_storage(&self) -> PathBuf {
+        self.dir.join("site.img")
+    }
+
+    /// Where the site server writes the addresses it listens on.
+    pub(crate) fn pages_ready_file(&self) -> PathBuf {
+        self.dir.join("site.json")
     }
 }

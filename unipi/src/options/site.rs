@@ -54,7 +54,12 @@ pub struct StorageOptions {
     #[arg(long, env = "UNIPI_STORAGE_SIZE", default_value = "1GiB", value_name = "SIZE", value_parser = size)]
     pub storage_size: u64,
 
-    /// Erases storage that holds something else
+    /// The file with a key of at least 32 random bytes, as `openssl rand -base64 32` makes it: secrets in the storage are
+    /// encrypted with it
+    #[arg(long, env = "UNIPI_STORAGE_KEY_FILE", value_name = "FILE", requires = "storage")]
+    pub storage_key_file: Option<PathBuf>,
+
+    /// Erases storage that holds something else or is damaged
     #[arg(long, env = "UNIPI_FORMAT", value_parser = BoolishValueParser::new())]
     pub format: bool,
 }

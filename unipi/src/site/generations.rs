@@ -267,11 +267,18 @@ impl Generations {
         self.current.store(current.map(Arc::new));
     }
 
-    /// Notes that there is no new site, and why.
+    /// Notes that there is no new site, and why. The same failure again takes the place of the one before: a remote that
+    /// is down for a day does not push everything else out of the log.
     pub fn failed(&self, why: impl Into<String>, by: &str, now: u64) {
         let problem = Problem { path: String::new(), line: None, text: why.into() };
         let deploy = Deploy { problems: vec![problem], ..event(Outcome::Failed, by, now) };
-        log(&mut self.state(), deploy);
+        let mut state = self.state();
+        let is_same =
+            |last: &Deploy| last.outcome == Outcome::Failed && last.problems == deploy.problems;
+        if state.log.back().is_some_and(is_same) {
+            state.log.pop_back();
+        }
+        log(&mut state, deploy);
     }
 
     fn add(

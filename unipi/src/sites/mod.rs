@@ -14,6 +14,7 @@ mod config;
 mod hosted;
 mod report;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,10 +130,7 @@ impl Sites {
     /// default one.
     pub fn find(&self, host: Option<&str>) -> Option<Arc<Hosted>> {
         let hosts = self.hosts.load();
-        let named = host.and_then(|host| match compared(host) {
-            Some(host) => hosts.get(&host),
-            None => None,
-        });
+        let named = host.and_then(compared).and_then(|host| hosts.get(&*host));
         named.or_else(|| hosts.get(DEFAULT)).cloned()
     }
 
@@ -152,7 +150,7 @@ impl Sites {
 
     /// Whether a host name belongs to a site of its own.
     pub fn has(&self, host: &str) -> bool {
-        compared(host).is_some_and(|host| self.hosts.load().contains_key(&host))
+        compared(host).is_some_and(|host| self.hosts.load().contains_key(&*host))
     }
 
     /// Begins with the site of the command line, if there is one, and all that were added. What was kept is served when
@@ -286,12 +284,16 @@ fn site_name(name: &str) -> Result<String, SitesError> {
 }
 
 /// A host as it is compared: without port, final dot and upper case. None for what is no host.
-fn compared(host: &str) -> Option<String> {
+fn compared(host: &str) -> Option<Cow<'_, str>> {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?.0,
         None => host.split_once(':').map_or(host, |(name, _)| name),
     };
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let name = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    };
     // Nobody reaches the default site under the word that stands for it.
     Some(name).filter(|name| !name.is_empty() && name != DEFAULT)
 }

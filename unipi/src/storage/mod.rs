@@ -4,7 +4,7 @@
 //! Of a site are kept git's objects and a head that refers to them. Objects are written first and taken away last, so
 //! that the head is right at every moment. Each object is hashed again when it is loaded: damage is found, and costs a
 //! fetch. Records ([`Storage::records`]) cannot be fetched again; therefore nothing here ever formats a device by
-//! itself, except a blank one. The store's calls block, and run on tokio's threads for that.
+//! itself, except a blank one. They hold secrets, and are encrypted where there is a key for that ([`certify::vault`]). The store's calls block, and run on tokio's threads for that.
 
 mod objects;
 
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use blockdev::{
     BlockDevice, DeviceError, FileDevice, Format, OpenError, OpenOptions, Store, StoreError, Table,
 };
+use certify::vault::{Vault, VaultError};
 use serde::{Deserialize, Serialize};
 
 use crate::git::{self, Generation as Tree, Object, ObjectId, TreeError};
@@ -52,6 +53,19 @@ pub enum StorageError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// Records are encrypted, with another key or with one that is not given.
+    #[error("the record {key:?} of {table} is encrypted: {error}")]
+    Sealed {
+        /// Of which table.
+        table: &'static str,
+        /// Which record.
+        key: String,
+        /// Why it cannot be had, or not be written.
+        error: VaultError,
+    },
+    /// The key was not given.
+    #[error("the storage's records are encrypted: give the key with --storage-key-file")]
+    NoKey,
     /// The work was cut short, as when the program ends.
     #[error("the storage's thread ended")]
     Thread,
@@ -105,6 +119,8 @@ pub struct Storage {
     store: Store,
     /// By site, the objects that are there; unknown until they were loaded whole.
     held: Arc<Mutex<HashMap<String, HashSet<ObjectId>>>>,
+    /// Encrypts records.
+    vault: Option<Arc<Vault>>,
 }
 
 impl Storage {
@@ -133,7 +149,7 @@ impl Storage {
             }
             opened => opened?,
         };
-        Ok(Self { store, held: Arc::default() })
+        Ok(Self { store, held: Arc::default(), vault: None })
     }
 
     /// Opens the storage where everything on it can be had again. A damaged one in a plain file is put aside as
@@ -153,6 +169,12 @@ impl Storage {
             .map_err(|error| StorageError::Aside { path: path.to_owned(), error })?;
         tracing::error!(%error, aside = %aside.display(), "damaged storage was put aside; the site is fetched again");
         Self::open(path, size, format)
+    }
+
+    /// The same storage, whose records are encrypted by `vault` from now on. What was written before is read as it is.
+    #[must_use]
+    pub fn with_vault(self, vault: Vault) -> Self {
+        Self { vault: Some(Arc::new(vault)), ..self }
     }
 
     /// What is kept of `site`; every object is verified.
@@ -238,12 +260,14 @@ impl Storage {
     /// # Errors
     /// When the store fails, or a key is no text.
     pub fn records(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
-        self.store.read(|tx| {
+        let records = self.store.read(|tx| {
             let mut records = Vec::new();
             let mut after: Option<Vec<u8>> = None;
             loop {
                 let entries = tx.scan(table, b"", after.as_deref(), BATCH)?;
-                let Some((last, _)) = entries.last() else { return Ok(records) };
+                let Some((last, _)) = entries.last() else {
+                    return Ok::<_, StorageError>(records);
+                };
                 after = Some(last.clone());
                 for (key, value) in entries {
                     let key = String::from_utf8(key)
@@ -251,7 +275,23 @@ impl Storage {
                     records.push((key, value));
                 }
             }
-        })
+        })?;
+        let opened = records.into_iter().map(|(key, value)| {
+            let value = self.opened(table, &key, value)?;
+            Ok((key, value))
+        });
+        opened.collect()
+    }
+
+    fn opened(&self, table: Table, key: &str, value: Vec<u8>) -> Result<Vec<u8>, StorageError> {
+        match (&self.vault, Vault::is_sealed(&value)) {
+            (_, false) => Ok(value),
+            (None, true) => Err(StorageError::NoKey),
+            (Some(vault), true) => vault
+                .open(table.0, key.as_bytes(), &value)
+                .map(|plain| plain.to_vec())
+                .map_err(|error| sealed(table, key, error)),
+        }
     }
 
     /// A record.
@@ -260,8 +300,10 @@ impl Storage {
     /// When the store fails.
     pub async fn get(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         let (store, key) = (self.store.clone(), key.to_owned());
-        let read = move || store.read(|tx| tx.get(table, key.as_bytes()));
-        Ok(tokio::task::spawn_blocking(read).await.map_err(|_| StorageError::Thread)??)
+        let name = key.clone();
+        let read = move || store.read(|tx| tx.get(table, name.as_bytes()));
+        let value = tokio::task::spawn_blocking(read).await.map_err(|_| StorageError::Thread)??;
+        value.map(|value| self.opened(table, &key, value)).transpose()
     }
 
     /// Writes a record, durably.
@@ -269,6 +311,12 @@ impl Storage {
     /// # Errors
     /// When the store fails or is full; nothing has changed then.
     pub async fn put(&self, table: Table, key: &str, value: Vec<u8>) -> Result<(), StorageError> {
+        let value = match &self.vault {
+            Some(vault) => vault
+                .seal(table.0, key.as_bytes(), &value)
+                .map_err(|error| sealed(table, key, error))?,
+            None => value,
+        };
         let (store, key) = (self.store.clone(), key.to_owned());
         let write = move || store.write(|tx| tx.put(table, key.as_bytes(), &value));
         Ok(tokio::task::spawn_blocking(write).await.map_err(|_| StorageError::Thread)??)
@@ -314,6 +362,10 @@ fn site_key(site: &str) -> Vec<u8> {
 fn id(hex: &str) -> Result<ObjectId, StorageError> {
     ObjectId::from_hex(hex.as_bytes())
         .map_err(|error| damaged(format!("an object id cannot be read: {error}")))
+}
+
+fn sealed(table: Table, key: &str, error: VaultError) -> StorageError {
+    StorageError::Sealed { table: table.0, key: key.to_owned(), error }
 }
 
 fn damaged(text: String) -> StorageError {

@@ -144,7 +144,7 @@ pub fn fetch(remote: &Remote, known: Option<&Generation>) -> Result<Fetched, Fet
 pub fn fetch_new(remote: &Remote, known: Option<&Generation>) -> std::sync::Arc<Generation> {
     match fetch(remote, known).unwrap() {
         Fetched::New { generation, .. } => generation,
-        Fetched::Unchanged => panic!("nothing new"),
+        Fetched::Unchanged | Fetched::Unwanted => panic!("nothing new"),
     }
 }
 

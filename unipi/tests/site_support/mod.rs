@@ -164,14 +164,21 @@ pub struct Unipi {
     pub http: SocketAddr,
     pub https: Option<SocketAddr>,
     pub metrics: SocketAddr,
+    pub control: Option<SocketAddr>,
 }
 
 impl Unipi {
     pub fn start(remote: &str, options: &[&str]) -> Self {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let folder = tempfile::tempdir().expect("folder");
-        let mut unipi =
-            Self { folder, process: None, http: nowhere, https: None, metrics: nowhere };
+        let mut unipi = Self {
+            folder,
+            process: None,
+            http: nowhere,
+            https: None,
+            metrics: nowhere,
+            control: None,
+        };
         unipi.spawn(remote, options);
         unipi
     }
@@ -182,7 +189,9 @@ impl Unipi {
         let _ = std::fs::remove_file(&ready);
         let mut command = Command::new(env!("CARGO_BIN_EXE_unipi"));
         command
-            .args(["--remote", remote, "--listen-http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .args(["--listen-http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .args(Some("--remote").filter(|_| !remote.is_empty()))
+            .args(Some(remote).filter(|remote| !remote.is_empty()))
             .arg("--ready-file")
             .arg(&ready)
             .args(options)
@@ -206,6 +215,39 @@ impl Unipi {
         self.http = address("http").expect("address");
         self.https = address("https");
         self.metrics = address("metrics").expect("address");
+        self.control = address("control");
+    }
+
+    /// Runs the real `tlstunnel-ctl` on it; what it printed, and whether it succeeded.
+    pub fn ctl(&self, arguments: &[&str]) -> (bool, String) {
+        self.ctl_as("control.key", arguments)
+    }
+
+    /// The same with another key.
+    pub fn ctl_as(&self, key_file: &str, arguments: &[&str]) -> (bool, String) {
+        let output = Command::new(acceptance::programs::program("tlstunnel-ctl"))
+            .args(["--remote", &self.control.expect("a control port").to_string()])
+            .args(["--key-file", key_file])
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .output()
+            .expect("tlstunnel-ctl");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).expect("UTF-8"))
+    }
+
+    /// The same, which must succeed; as JSON.
+    pub fn ctl_json(&self, arguments: &[&str]) -> serde_json::Value {
+        let (done, text) = self.ctl(&[arguments, &["--json"]].concat());
+        assert!(done, "{arguments:?}: {text}\n{}", self.log());
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// Ends it as a power cut does.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("running");
+        process.0.kill().expect("kill");
+        process.0.wait().expect("status");
     }
 
     pub fn stop(&mut self) -> Option<i32> {
@@ -246,15 +288,21 @@ impl Unipi {
 
     /// Waits until `path` shows `text`.
     pub fn shows(&self, path: &str, text: &str) {
+        self.host_shows("localhost", path, text);
+    }
+
+    /// Waits until `path` of `host` shows `text`.
+    pub fn host_shows(&self, host: &str, path: &str, text: &str) {
         let end = Instant::now() + Duration::from_secs(30);
+        let header = format!("Host: {host}");
         loop {
-            let body = get(&self.url(path), &[]).body;
+            let body = get(&self.url(path), &["-H", &header]).body;
             if body == text.as_bytes() {
                 return;
             }
             assert!(
                 Instant::now() < end,
-                "{path} shows {:?}, not {text:?}; log:\n{}",
+                "{host}{path} shows {:?}, not {text:?}; log:\n{}",
                 String::from_utf8_lossy(&body),
                 self.log()
             );

@@ -25,6 +25,7 @@ mod generations;
 mod keys;
 mod paging;
 mod routes;
+mod sites;
 mod state;
 mod v1;
 
@@ -94,6 +95,7 @@ fn dispatch(
         Command::Cert(CertCommand::Account(AccountCommand::Rollover)) => {
             certificates::ask(&mut session()?, output, &Request::CertRollOver)
         }
+        Command::Site(command) => sites::run(session, output, command),
         Command::Key(KeyCommand::Add { id, role, out }) => {
             keys::add(session, output, id, role, out.as_deref())
         }

@@ -105,6 +105,18 @@ Examples:
   tlstunnel-ctl cert revoke blog.example.org --reason key-compromise
   tlstunnel-ctl cert account rollover";
 
+pub(super) const SITE: &str = "\
+Examples (--remote is the --control address of unipi):
+  tlstunnel-ctl site add blog.example.org https://forge.example.org/me/blog.git#main --hook
+  tlstunnel-ctl site add docs.example.org --push
+  tlstunnel-ctl site add team.example.org git@forge.example.org:team/site.git#main \\
+      --ssh-key-file deploy.key --ssh-authenticator SHA256:rXxU... --allowed-signers signers --poll 5m
+  tlstunnel-ctl site list
+  tlstunnel-ctl site log blog.example.org
+  tlstunnel-ctl site rollback blog.example.org && tlstunnel-ctl site pin blog.example.org
+  tlstunnel-ctl site pin blog.example.org --off
+  tlstunnel-ctl site remove docs.example.org";
+
 pub(super) const KEY: &str = "\
 Examples:
   tlstunnel-ctl key generate --out admin.key

@@ -15,9 +15,11 @@ use crate::output::Output;
 
 mod examples;
 mod route;
+mod site;
 mod values;
 
 pub(crate) use route::AddOptions;
+pub(crate) use site::{SiteAddOptions, SiteCommand, SiteSecrets};
 pub(crate) use values::remote;
 
 /// Controls a running tlstunnel gateway.
@@ -164,6 +166,9 @@ pub(crate) enum Command {
     /// List, set, renew and revoke certificates
     #[command(subcommand, after_help = examples::CERT)]
     Cert(CertCommand),
+    /// Add, remove and look at the sites of a site server (unipi)
+    #[command(subcommand, after_help = examples::SITE)]
+    Site(SiteCommand),
     /// Make, list and remove control keys
     #[command(subcommand, after_help = examples::KEY)]
     Key(KeyCommand),

@@ -6,6 +6,7 @@ mod changes;
 mod exit_codes;
 mod offline;
 mod reading;
+mod sites;
 mod support;
 mod top;
 mod v1;
