@@ -1,11 +1,18 @@
 //! What ICMP errors say about flows of this host (RFC 792, RFC 4443 §3): which packet did not
-//! arrive, and why.
+//! arrive, and why. And the one error that this host sends itself.
 
 use std::net::{IpAddr, SocketAddr};
 
-use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    Icmpv4Packet, Icmpv6Packet, IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv6Packet,
+};
 
 use crate::error::SocketError;
+use crate::packet::HOP_LIMIT;
+
+/// Octets of an error message before what it quotes.
+const ERROR_HEADER: usize = 8;
 
 /// An error about a packet that this host is said to have sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +33,34 @@ pub(crate) enum Verdict {
     /// It is larger than a link on its path, which carries this many octets; zero if the router
     /// does not say.
     TooBig(usize),
+}
+
+/// Octets of a packet that an error about it quotes: so much that the error fits any path
+/// (RFC 1812 §4.3.2.3, RFC 4443 §2.4).
+const QUOTED_V4: usize = 548;
+const QUOTED_V6: usize = 1232;
+
+/// The answer to a datagram for a port that nobody has (RFC 1122 §4.1.3.1, RFC 4443 §3.1): an IP
+/// packet. `packet` is the IP packet that came.
+pub(crate) fn port_unreachable(source: IpAddr, destination: IpAddr, packet: &[u8]) -> Vec<u8> {
+    let (v6, most) = (source.is_ipv6(), if source.is_ipv6() { QUOTED_V6 } else { QUOTED_V4 });
+    let quoted = &packet[..packet.len().min(most)];
+    let mut message = vec![0; ERROR_HEADER];
+    message[..2].copy_from_slice(if v6 { &[1, 4] } else { &[3, 3] });
+    message.extend_from_slice(quoted);
+    let protocol = if v6 { IpProtocol::Icmpv6 } else { IpProtocol::Icmp };
+    let (from, to) = (IpAddress::from(destination), IpAddress::from(source));
+    let ip = IpRepr::new(from, to, protocol, message.len(), HOP_LIMIT);
+    let mut answer = vec![0; ip.buffer_len()];
+    ip.emit(&mut answer, &ChecksumCapabilities::default());
+    match (source, destination) {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Icmpv6Packet::new_unchecked(&mut message).fill_checksum(&destination, &source);
+        }
+        _ => Icmpv4Packet::new_unchecked(&mut message).fill_checksum(),
+    }
+    answer[ip.header_len()..].copy_from_slice(&message);
+    answer
 }
 
 /// Reads an error message; none if it is another message or says too little.
@@ -61,4 +96,30 @@ pub(crate) fn complaint(v6: bool, message: &[u8]) -> Option<Complaint> {
         sequence: u32::from_be_bytes([ports[4], ports[5], ports[6], ports[7]]),
         verdict,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::packet::{TYPE_IPV4, TYPE_IPV6, parse_ip, udp_packet};
+
+    #[test]
+    fn the_own_error_is_read_as_a_refusal_of_what_was_sent() {
+        for (local, remote, kind) in
+            [("10.0.0.1:9", "10.0.0.2:7", TYPE_IPV4), ("[fd00::1]:9", "[fd00::2]:7", TYPE_IPV6)]
+        {
+            let (local, remote): (SocketAddr, SocketAddr) =
+                (local.parse().unwrap(), remote.parse().unwrap());
+            let sent = udp_packet(local, remote, &[7; 1300]);
+            let answer = port_unreachable(local.ip(), remote.ip(), &sent);
+            assert!(answer.len() <= 1280);
+            let header = parse_ip(kind, &answer).unwrap();
+            assert_eq!((header.source, header.destination), (remote.ip(), local.ip()));
+            let told = complaint(local.is_ipv6(), &answer[header.payload]).unwrap();
+            assert_eq!((told.local, told.remote), (local, remote));
+            assert_eq!(told.verdict, Verdict::Unreachable(SocketError::ConnectionRefused));
+        }
+    }
 }

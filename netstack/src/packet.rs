@@ -24,7 +24,7 @@ pub(crate) const TYPE_ARP: u16 = 0x0806;
 /// EtherType of IPv6.
 pub(crate) const TYPE_IPV6: u16 = 0x86dd;
 /// The hop limit of packets that the stack writes itself.
-const HOP_LIMIT: u8 = 64;
+pub(crate) const HOP_LIMIT: u8 = 64;
 
 /// A received IP packet's header.
 #[derive(Clone, Debug)]

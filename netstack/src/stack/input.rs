@@ -15,6 +15,7 @@ use crate::counters::DropReason;
 use crate::device::Device;
 use crate::flow::FlowKey;
 use crate::half_open::{HalfOpen, Syn, completes};
+use crate::icmp;
 use crate::interface::{Direction, Wire};
 use crate::packet::{
     ETHERNET, Header, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, bare_segment, number, parse_ip, parse_tcp,
@@ -115,7 +116,16 @@ impl<D: Device> Stack<D> {
                 let start = payload.start;
                 let data = &frame[start + data.start..start + data.end];
                 let remote = SocketAddr::new(header.source, source);
-                self.datagram(SocketAddr::new(header.destination, destination), remote, data)
+                let local = SocketAddr::new(header.destination, destination);
+                let taken = self.datagram(local, remote, data);
+                if taken == Err(DropReason::NoSocket) && source != 0 && self.may_reply(now) {
+                    let packet = &frame[ETHERNET..ETHERNET + header.payload.end];
+                    let answer = icmp::port_unreachable(header.source, header.destination, packet);
+                    let mut wire =
+                        Wire { counters: &mut self.counters, capture: &mut self.capture, now };
+                    self.ports[from.0].send_to(from.1, &answer, &mut wire);
+                }
+                taken
             }
             IpProtocol::Icmp if ours => {
                 if self.complaint(header, &frame[payload], now) {

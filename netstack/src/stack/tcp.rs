@@ -308,7 +308,9 @@ impl<D: Device> Stack<D> {
     /// [`SocketError::NotConnected`] if there is none.
     pub fn peer_addr(&self, id: SocketId) -> Result<SocketAddr, SocketError> {
         match self.table.entry(id).ok_or(SocketError::BadSocket)? {
-            Entry::Connection(connection) if connection.is_connecting() => {
+            Entry::Connection(connection)
+                if connection.is_connecting() || connection.tcp.state() == State::Closed =>
+            {
                 Err(SocketError::NotConnected)
             }
             Entry::Connection(connection) => Ok(connection.key.remote),

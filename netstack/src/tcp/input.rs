@@ -158,7 +158,13 @@ impl Tcp {
     fn receive_reset(&mut self, start: Position, now: Duration) -> Result<(), Refusal> {
         if start == self.rx.next {
             let orderly = matches!(self.state, State::LastAck | State::Closing);
-            self.end((!orderly).then_some(SocketError::ConnectionReset));
+            // What the peer had to send has come; what is sent to it has nowhere to go, as Linux
+            // tells it.
+            let error = match self.state {
+                State::CloseWait => SocketError::BrokenPipe,
+                _ => SocketError::ConnectionReset,
+            };
+            self.end((!orderly).then_some(error));
             return Ok(());
         }
         let inside = start > self.rx.next && start < self.rx.right();
