@@ -4,13 +4,11 @@
 //!
 //! `guest-demo [STORAGE]` runs all parts; STORAGE is a file or device of at least 4 MiB, `/dev/storage` by default, and
 //! is overwritten. `guest-demo speed [STORAGE]` measures. Other words show how a program fails: `panic`, `overflow`,
-//! `thread-overflow`, `memory`, `exit N`; and some that go
-//! on for a while: `spin`, `wait`, and `drain`, which ends when it is asked to. `sockets` makes many calls on sockets of the
-//! loopback, `sockets NEAR FAR` across a network from the address NEAR to a `sockets-far FAR` somewhere else.
+//! `thread-overflow`, `large-thread-overflow`, `memory`, `exit N`; and some that go on for a while: `spin`, `wait`, `ebb`,
+//! and `drain`, which ends when it is asked to. `write` writes and does not flush.
 
 mod failures;
 mod parts;
-mod sockets;
 mod speed;
 
 use anyhow::Result;
@@ -24,9 +22,6 @@ fn main() -> Result<()> {
         ["speed", storage] => speed::measure(storage),
         ["exit", status] => std::process::exit(status.parse()?),
         ["drain"] => parts::drain(),
-        ["sockets"] => sockets::on_loopback(),
-        ["sockets", near, far] => sockets::across(near, far),
-        ["sockets-far", at] => sockets::serve(at),
         [word] if failures::run(word) => Ok(()),
         [storage] => parts::all(storage),
         _ => anyhow::bail!("too many arguments; see the top of main.rs"),

@@ -22,6 +22,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The profile of the guest library, in the workspace's Cargo.toml.
 const GUEST_PROFILE: &str = "hvt-guest";
+/// The profile of the program, beside it.
+const IMAGE_PROFILE: &str = "hvt-image";
 
 /// What rustc links on this target. The guest library is `libc.a`; the others are empty.
 const OTHER_LIBRARIES: [&str; 8] = ["m", "gcc", "gcc_eh", "gcc_s", "pthread", "rt", "dl", "util"];
@@ -124,7 +126,8 @@ fn program(
     notes: &Path,
 ) -> Result<PathBuf> {
     let mut command = cargo_for_target(project, "rustc");
-    command.args(["--release", "--package", package, choice.option, &choice.name, "--"]);
+    command.arg(format!("--profile={IMAGE_PROFILE}"));
+    command.args(["--package", package, choice.option, &choice.name, "--"]);
     let relative =
         |path: &Path| path.strip_prefix(&project.workspace_root).unwrap_or(path).to_path_buf();
     let base = format!("-Wl,--image-base={IMAGE_BASE:#x}");

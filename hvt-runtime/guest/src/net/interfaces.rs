@@ -2,8 +2,8 @@
 //!
 //! The names are those of the original's unikernels. Options without a group are for the network device `service`, or for
 //! the first one where there is none of that name; `--GROUP-ipv4` and its kin are for the device GROUP. They are taken out
-//! of the arguments, so that the program sees only what is its own. `--name`, which is also the host name, is left to the
-//! program.
+//! of the arguments, so that the program sees only what is its own. An interface of which they say nothing asks the network
+//! for its addresses. `--name`, which is also the host name, is left to the program.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -20,11 +20,12 @@ const MAIN: &[u8] = b"service";
 /// What the options of interfaces mean, for `--help`.
 pub const HELP: &str = "\
 Network of this image:
-      --ipv4=ADDRESS/BITS          the IPv4 address of the interface `service`
+      --ipv4=ADDRESS/BITS|dhcp     the IPv4 address of the interface `service`
       --ipv4-gateway=ADDRESS       the router for everything that is not on that network
-      --ipv6=ADDRESS/BITS          the same for IPv6
+      --ipv6=ADDRESS/BITS|auto     the same for IPv6; `auto` is what routers advertise
       --ipv6-gateway=ADDRESS
       --GROUP-ipv4=ADDRESS/BITS    the same four for another interface, by its name: --private-ipv4, ...
+                                   an interface without any of them: dhcp and auto
       --name=NAME                  the host name; also an option of the program, if it has one
 ";
 
@@ -35,6 +36,10 @@ pub struct Interface {
     pub device: Vec<u8>,
     /// Its addresses and routes.
     pub config: InterfaceConfig,
+    /// It gets an IPv4 address from a DHCP server.
+    pub dhcp: bool,
+    /// It gets IPv6 addresses from routers' advertisements.
+    pub slaac: bool,
 }
 
 /// What the command line says.
@@ -68,6 +73,8 @@ pub fn parse<'a>(arguments: &[&'a [u8]], devices: &[&[u8]]) -> Result<Parsed<'a>
     let make = |device: &&[u8]| Interface {
         device: (*device).to_owned(),
         config: InterfaceConfig::default(),
+        dhcp: false,
+        slaac: false,
     };
     let mut parsed = Parsed { interfaces: devices.iter().map(make).collect(), ..Parsed::default() };
     let main = devices.iter().position(|device| *device == MAIN).unwrap_or(0);
@@ -103,11 +110,20 @@ pub fn parse<'a>(arguments: &[&'a [u8]], devices: &[&[u8]]) -> Result<Parsed<'a>
         let Some(value) = value else {
             return Err(Wrong(format!("{} needs a value", text(option))));
         };
-        set(&mut parsed.interfaces[index].config, setting, value)
+        set(&mut parsed.interfaces[index], setting, value)
             .map_err(|why| Wrong(format!("{}={value}: {why}", text(option))))?;
     }
-    for Interface { device, config } in &parsed.interfaces {
+    for Interface { device, config, dhcp, slaac } in &mut parsed.interfaces {
         config.validate().map_err(|error| Wrong(format!("interface {}: {error}", text(device))))?;
+        if config.addresses.iter().any(|(address, _)| address.is_loopback()) {
+            let device = text(device);
+            return Err(Wrong(format!(
+                "interface {device}: loopback addresses are the host's own"
+            )));
+        }
+        if config.addresses.is_empty() && !*dhcp && !*slaac {
+            (*dhcp, *slaac) = (true, true);
+        }
     }
     Ok(parsed)
 }
@@ -130,8 +146,11 @@ fn setting(option: &[u8]) -> Option<(Option<&[u8]>, Setting)> {
     })
 }
 
-fn set(config: &mut InterfaceConfig, setting: Setting, value: &str) -> Result<(), String> {
+fn set(interface: &mut Interface, setting: Setting, value: &str) -> Result<(), String> {
+    let config = &mut interface.config;
     match setting {
+        Setting::Address { v6: false } if value == "dhcp" => interface.dhcp = true,
+        Setting::Address { v6: true } if value == "auto" => interface.slaac = true,
         Setting::Address { v6 } => {
             let Some((address, bits)) = value.split_once('/') else {
                 return Err("the prefix length is missing, as in 10.0.0.2/24".to_owned());
@@ -221,6 +240,20 @@ mod tests {
         let parsed = parse(&arguments, &[b"net0", b"net1"]).unwrap();
         assert_eq!(parsed.interfaces[0].config.addresses.len(), 1);
         assert!(parsed.interfaces[1].config.addresses.is_empty());
+        assert!(!parsed.interfaces[0].dhcp && parsed.interfaces[1].dhcp);
+    }
+
+    #[test]
+    fn the_network_is_asked_for_addresses_where_none_are_given() {
+        let sources = |line: &str| {
+            let arguments = words(line);
+            let parsed = parse(&arguments, &[b"service"]).unwrap();
+            (parsed.interfaces[0].dhcp, parsed.interfaces[0].slaac)
+        };
+        assert_eq!(sources(""), (true, true));
+        assert_eq!(sources("--ipv4=10.0.0.2/24"), (false, false));
+        assert_eq!(sources("--ipv4=10.0.0.2/24 --ipv6=auto"), (false, true));
+        assert_eq!(sources("--ipv4 dhcp"), (true, false));
     }
 
     #[test]
@@ -235,6 +268,8 @@ mod tests {
             ("--ipv4=10.0.0.2/24 --ipv4-gateway=10.0.1.1", "none of the interface's networks"),
             ("--management-ipv4=10.0.0.2/24", "it has private, service"),
             ("--ipv4=224.0.0.1/24", "no address of a host"),
+            ("--ipv4=127.0.0.1/8", "loopback addresses"),
+            ("--ipv6=dhcp", "prefix length"),
             ("--ipv4=10.0.0.2/24 --ipv4-gateway=10.0.0.1 --ipv4-gateway=10.0.0.3", "only one"),
         ] {
             let found = wrong(line);

@@ -50,6 +50,8 @@ pub struct Socket {
     pub(super) ready: Mask,
     /// An error that the stack has forgotten together with its socket.
     pub(super) error: Option<Errno>,
+    /// A connection attempt has failed that `connect` has not told of.
+    pub(super) failed: bool,
 }
 
 /// What `setsockopt` has set.
@@ -109,6 +111,7 @@ impl Socket {
             options: Options::default(),
             ready,
             error: None,
+            failed: false,
         }
     }
 
@@ -176,7 +179,9 @@ impl Socket {
                 Some(v4) => Ok(SocketAddr::new(v4.into(), v6.port())),
                 None => Ok(SocketAddr::new((*v6.ip()).into(), v6.port())),
             },
-            _ => Err(Errno(libc::EAFNOSUPPORT)),
+            // An address of IPv4 is too short for one of IPv6.
+            (Family::V6, SocketAddr::V4(_)) => Err(Errno::INVALID),
+            (Family::V4, SocketAddr::V6(_)) => Err(Errno(libc::EAFNOSUPPORT)),
         }
     }
 

@@ -78,6 +78,9 @@ impl<D: Device> Network<D> {
     /// # Errors
     /// [`Errno::AGAIN`] when there is none, [`Errno::INVALID`] when the socket does not listen.
     pub fn accept(&mut self, socket: &mut Socket) -> Result<(Socket, SocketAddr), Errno> {
+        if socket.transport() == Transport::Datagram {
+            return Err(Errno(libc::EOPNOTSUPP));
+        }
         let State::Listening(id) = socket.state else { return Err(Errno::INVALID) };
         let accepted = self.stack.accept(id).map_err(errno);
         self.refresh(socket);
@@ -122,8 +125,9 @@ impl<D: Device> Network<D> {
             State::Listening(_) => return Err(Errno(libc::EISCONN)),
             State::Stream(_) | State::Datagram(_) => return Err(Errno(libc::EISCONN)),
         }
-        if let Some(error) = socket.error.take() {
-            return Err(error);
+        if core::mem::take(&mut socket.failed) {
+            // The end of the attempt before, or that somebody has asked for it already, as Linux tells it.
+            return Err(socket.error.take().unwrap_or(Errno(libc::ECONNABORTED)));
         }
         let remote = socket.accept_address(remote)?;
         let mut remote = remote;
@@ -161,7 +165,10 @@ impl<D: Device> Network<D> {
         match socket.state {
             State::Connecting(_) => Err(Errno::AGAIN),
             State::Stream(_) => Ok(()),
-            _ => Err(socket.error.take().unwrap_or(Errno(libc::ENOTCONN))),
+            _ => {
+                socket.failed = false;
+                Err(socket.error.take().unwrap_or(Errno(libc::ENOTCONN)))
+            }
         }
     }
 
@@ -172,6 +179,7 @@ impl<D: Device> Network<D> {
         if ready.contains(Readiness::ERROR) || ready.contains(Readiness::HANG_UP) {
             let error = self.stack.take_error(id).ok().flatten();
             socket.error = Some(error.map_or(Errno(libc::ECONNREFUSED), errno));
+            socket.failed = true;
             // It is over already.
             let _ = self.stack.close(id, netstack::Close::Reset);
             self.disown(id);

@@ -179,6 +179,8 @@ fn a_refused_socket_says_so_once_and_can_try_again() {
     let refused = Some(Errno(libc::ECONNREFUSED));
     assert_eq!(world.on(fd, |n, _, s| n.take_error(s)), refused);
     assert_eq!(world.on(fd, |n, _, s| n.take_error(s)), None);
+    let told = world.on(fd, |n, id, s| n.connect(id, s, at, now));
+    assert_eq!(told, Err(Errno(libc::ECONNABORTED)));
     let again = world.on(fd, |n, id, s| n.connect(id, s, at, now));
     assert_eq!(again, Err(Errno(libc::EINPROGRESS)));
 }

@@ -47,9 +47,11 @@ pub(super) struct Tender {
     pub(super) features: u32,
     /// The end of memory.
     pub(super) memory: u64,
+    /// Bit `1 << handle` for each network device with offload.
+    pub(super) net_offload: u64,
 }
 
-static TENDER: Single<Tender> = Single::new(Tender { features: 0, memory: 0 });
+static TENDER: Single<Tender> = Single::new(Tender { features: 0, memory: 0, net_offload: 0 });
 
 /// What the tender told.
 pub(super) fn tender() -> Tender {
@@ -93,7 +95,8 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
         hypercall::use_process_call(address(boot.process_call));
     }
     TENDER.with(|tender| {
-        *tender = Tender { features: info.host_features, memory: info.mem_size };
+        let (features, memory) = (info.host_features, info.mem_size);
+        *tender = Tender { features, memory, net_offload: boot.net_offload };
     });
     entropy::start();
     let segments = program_headers();

@@ -153,7 +153,8 @@ extern "C" fn socket(family: c_int, kind: c_int, protocol: c_int) -> c_int {
     let transport = match (kind & 0xf, protocol) {
         (libc::SOCK_STREAM, 0 | libc::IPPROTO_TCP) => Transport::Stream,
         (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP) => Transport::Datagram,
-        _ => return fail(Errno(libc::EPROTONOSUPPORT)),
+        (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => return fail(Errno(libc::EPROTONOSUPPORT)),
+        _ => return fail(Errno(libc::ESOCKTNOSUPPORT)),
     };
     let socket = Kind::Socket(Box::new(Socket::new(family, transport)));
     let nonblocking = kind & libc::SOCK_NONBLOCK != 0;

@@ -3,6 +3,8 @@
 //! Frames to send wait in a queue and received ones in a queue for each device, so that one call to the tender carries
 //! many of them. With [`FEATURE_EXCHANGE`] that is one exit of the machine; with the plain calls it is one for each frame.
 //! Buffers go round: they are taken from and given back to one pool.
+//!
+//! A device with offload leaves checksums to the host, and carries TCP segments as long as an IP packet can be, both ways.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -13,7 +15,7 @@ use hvt_abi::exchange::{self, Exchange};
 use hvt_abi::extension::FEATURE_EXCHANGE;
 use hvt_abi::hypercall::{RESULT_AGAIN, RESULT_OK};
 use hvt_abi::manifest::Entry;
-use netstack::{Capabilities, Device};
+use netstack::{Capabilities, Device, FrameOffload, MTU_MAX, Offload};
 
 use super::super::single::Single;
 use super::super::{hypercall, start};
@@ -39,7 +41,7 @@ const LOOPBACK_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) enum Port {
     /// One of the tender's: its place among those, and its properties.
-    Tender { index: usize, handle: u16, hardware_address: [u8; 6], mtu: usize },
+    Tender { index: usize, handle: u16, hardware_address: [u8; 6], mtu: usize, offload: bool },
     /// This host's own.
     Loopback,
 }
@@ -62,6 +64,8 @@ pub(in super::super) struct Counters {
 pub(super) struct Frame {
     buffer: Box<[u8]>,
     len: usize,
+    /// The host answers for its checksums.
+    verified: bool,
 }
 
 impl AsRef<[u8]> for Frame {
@@ -91,6 +95,7 @@ struct Queued {
     handle: u16,
     buffer: Box<[u8]>,
     len: usize,
+    offload: exchange::Offload,
 }
 
 struct Lines {
@@ -128,13 +133,20 @@ static LINES: Single<Lines> = Single::new(Lines {
 
 /// Prepares the ways to these devices.
 pub(super) fn start(devices: &[(u16, &Entry)]) {
-    let largest = devices.iter().map(|(_, entry)| usize::from(entry.net().mtu)).max();
+    let largest = devices.iter().map(|&(handle, entry)| {
+        if has_offload(handle) { MTU_MAX } else { usize::from(entry.net().mtu) }
+    });
+    let largest = largest.max();
     LINES.with(|lines| {
         lines.exchange = start::tender().features & FEATURE_EXCHANGE != 0;
         lines.handles = devices.iter().map(|&(handle, _)| handle).collect();
         lines.received = devices.iter().map(|_| VecDeque::new()).collect();
         lines.room = largest.unwrap_or(0).max(LOOPBACK_MTU) + AROUND;
     });
+}
+
+fn has_offload(handle: u16) -> bool {
+    start::tender().net_offload & 1 << handle != 0
 }
 
 /// Whether there is a device of the tender's.
@@ -187,6 +199,7 @@ impl Lines {
             data: queued.buffer.as_ptr() as u64,
             len: length(queued.len),
             handle: queued.handle,
+            offload: queued.offload,
             ..exchange::Frame::default()
         }));
         let mut call = Exchange {
@@ -235,7 +248,8 @@ impl Lines {
             let whole = descriptor.status == SENT;
             if let (Some(index), true) = (index, whole) {
                 self.counters.received += 1;
-                self.received[index].push_back(Queued { handle: descriptor.handle, buffer, len });
+                let (handle, offload) = (descriptor.handle, descriptor.offload);
+                self.received[index].push_back(Queued { handle, buffer, len, offload });
             } else {
                 self.spare.push(buffer);
             }
@@ -243,7 +257,7 @@ impl Lines {
     }
 
     fn plain(&mut self, timeout: u64) -> u64 {
-        while let Some(Queued { handle, buffer, len }) = self.to_send.pop_front() {
+        while let Some(Queued { handle, buffer, len, .. }) = self.to_send.pop_front() {
             self.counters.calls += 1;
             match hypercall::net_write(handle.into(), &buffer[..len]) {
                 RESULT_OK => self.counters.sent += 1,
@@ -266,7 +280,8 @@ impl Lines {
                     break;
                 };
                 self.counters.received += 1;
-                self.received[index].push_back(Queued { handle, buffer, len });
+                let offload = exchange::Offload::default();
+                self.received[index].push_back(Queued { handle, buffer, len, offload });
             }
         }
         ready
@@ -285,7 +300,23 @@ impl Port {
 
     pub(super) fn tender(index: usize, handle: u16, entry: &Entry) -> Self {
         let net = entry.net();
-        Self::Tender { index, handle, hardware_address: net.mac, mtu: net.mtu.into() }
+        let offload = has_offload(handle);
+        Self::Tender { index, handle, hardware_address: net.mac, mtu: net.mtu.into(), offload }
+    }
+
+    fn queue(&self, length: usize, offload: exchange::Offload, fill: impl FnOnce(&mut [u8])) {
+        LINES.with(|lines| {
+            let (mut buffer, len) = (lines.buffer(), length.min(lines.room));
+            fill(&mut buffer[..len]);
+            match *self {
+                Self::Tender { handle, .. } => {
+                    lines.to_send.push_back(Queued { handle, buffer, len, offload });
+                }
+                Self::Loopback => {
+                    lines.loopback.push_back(Queued { handle: 0, buffer, len, offload });
+                }
+            }
+        });
     }
 }
 
@@ -297,7 +328,10 @@ impl Device for Port {
             Self::Tender { index, .. } => lines.received[index].pop_front(),
             Self::Loopback => lines.loopback.pop_front(),
         });
-        queued.map(|Queued { buffer, len, .. }| Frame { buffer, len })
+        queued.map(|Queued { buffer, len, offload, .. }| {
+            let known = exchange::Offload::NEEDS_CSUM | exchange::Offload::DATA_VALID;
+            Frame { buffer, len, verified: offload.flags & known != 0 }
+        })
     }
 
     fn can_transmit(&self) -> bool {
@@ -308,16 +342,39 @@ impl Device for Port {
     }
 
     fn transmit<F: FnOnce(&mut [u8])>(&mut self, length: usize, fill: F) {
-        LINES.with(|lines| {
-            let (mut buffer, len) = (lines.buffer(), length.min(lines.room));
-            fill(&mut buffer[..len]);
-            match *self {
-                Self::Tender { handle, .. } => {
-                    lines.to_send.push_back(Queued { handle, buffer, len });
-                }
-                Self::Loopback => lines.loopback.push_back(Queued { handle: 0, buffer, len }),
-            }
-        });
+        self.queue(length, exchange::Offload::default(), fill);
+    }
+
+    fn offload(&self) -> Offload {
+        match self {
+            Self::Tender { offload: true, .. } => Offload { checksum: true, segmentation: MTU_MAX },
+            _ => Offload::default(),
+        }
+    }
+
+    fn transmit_offloaded<F: FnOnce(&mut [u8])>(
+        &mut self,
+        length: usize,
+        rest: &FrameOffload,
+        fill: F,
+    ) {
+        let mut offload = exchange::Offload::default();
+        if let Some(checksum) = rest.checksum {
+            offload.flags = exchange::Offload::NEEDS_CSUM;
+            (offload.csum_start, offload.csum_offset) = (checksum.start, checksum.offset);
+        }
+        if let Some(cut) = rest.segmentation {
+            offload.gso_type = match cut.ipv6 {
+                true => exchange::Offload::GSO_TCPV6,
+                false => exchange::Offload::GSO_TCPV4,
+            };
+            (offload.gso_size, offload.hdr_len) = (cut.size, cut.headers);
+        }
+        self.queue(length, offload, fill);
+    }
+
+    fn is_verified(&self, frame: &Frame) -> bool {
+        frame.verified
     }
 
     fn capabilities(&self) -> Capabilities {

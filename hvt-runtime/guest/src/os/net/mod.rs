@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::ffi::c_int;
 
 use hvt_abi::manifest::{Entry, NET_BASIC};
-use netstack::{InterfaceConfig, Limits, Stack};
+use netstack::{AddressSource, InterfaceConfig, Limits, Stack};
 
 use crate::files::{Errno, FileId, Kind};
 use crate::net::interfaces::{self, Parsed};
@@ -37,6 +37,8 @@ const USAGE: i32 = 64;
 const BUFFERS_PART: u64 = 2;
 
 static NETWORK: Single<Option<Network<Port>>> = Single::new(None);
+/// Names of the devices, in the order of their interfaces, before which the loopback stands.
+static DEVICES: Single<Vec<Vec<u8>>> = Single::new(Vec::new());
 static NAME: Single<&'static [u8]> = Single::new(b"hvt");
 
 /// Brings the network devices of the manifest up as the arguments say, and gives the other arguments back. Arguments that
@@ -64,25 +66,43 @@ pub(super) fn start<'a>(entries: &'static [Entry], arguments: &[&'a [u8]]) -> Ve
     let mut secret = [0; 16];
     entropy::fill(&mut secret);
     let mut stack = Stack::new(limits, secret);
-    let mut add = |port: Port, config: InterfaceConfig, name: &[u8]| {
-        console::debug(format_args!("interface {}: {config:?}", text(name)));
-        if let Err(error) = stack.add_interface(port, config) {
+    let mut add = |port: Port, config: InterfaceConfig, [dhcp, slaac]: [bool; 2], name: &[u8]| {
+        let added = stack.add_interface(port, config).and_then(|number| {
+            if dhcp {
+                stack.obtain_addresses(number, AddressSource::Dhcp)?;
+            }
+            if slaac {
+                stack.obtain_addresses(number, AddressSource::Slaac)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = added {
             refuse(&alloc::format!("interface {}: {error}", text(name)));
         }
     };
-    add(Port::loopback(), InterfaceConfig::loopback(), b"loopback");
-    for (index, ((handle, entry), interface)) in devices.iter().zip(interfaces).enumerate() {
-        if interface.config.addresses.is_empty() {
-            console::say(format_args!(
-                "interface {name} has no address: give --{option}ipv4=ADDRESS/BITS",
-                name = text(&interface.device),
-                option = if interface.device == b"service" { "" } else { "GROUP-" },
-            ));
-        }
-        add(Port::tender(index, *handle, entry), interface.config, &interface.device);
+    add(Port::loopback(), InterfaceConfig::loopback(), [false; 2], b"loopback");
+    for (index, ((handle, entry), interface)) in devices.iter().zip(&interfaces).enumerate() {
+        let port = Port::tender(index, *handle, entry);
+        let sources = [interface.dhcp, interface.slaac];
+        add(port, interface.config.clone(), sources, &interface.device);
     }
+    DEVICES.with(|slot| *slot = interfaces.into_iter().map(|interface| interface.device).collect());
     NETWORK.with(|slot| *slot = Some(Network::new(stack, entropy::word())));
     rest
+}
+
+/// Says which addresses an interface has got from the network.
+fn tell_changes() {
+    while let Some((number, config)) = with_network(|network| {
+        let stack = network.stack();
+        let number = stack.next_change()?;
+        Some((number, stack.interface_config(number).cloned()?))
+    }) {
+        let name = DEVICES.with(|devices| devices.get(number.checked_sub(1)?).cloned());
+        let (Some(name), Some((first, bits))) = (name, config.addresses.first()) else { continue };
+        let others = config.addresses.len() - 1;
+        console::say(format_args!("interface {}: {first}/{bits} and {others} more", text(&name)));
+    }
 }
 
 fn name_of(entry: &Entry) -> &[u8] {
@@ -132,6 +152,7 @@ pub(super) fn turn(timeout: u64, now: u64) -> u64 {
     };
     with_network(|network| network.stack().receive(moment(time::now())));
     deliver();
+    tell_changes();
     ready
 }
 

@@ -9,14 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use super::near::Sides;
-use super::shown;
+use crate::near::Sides;
+use crate::shown;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const MOMENT: Duration = Duration::from_millis(100);
 
 /// All of it, on a runtime of its own.
-pub(super) fn script(sides: &Sides) -> Result<()> {
+pub(crate) fn script(sides: &Sides) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { timeout(LIMIT, play(sides)).await? })
 }

@@ -21,7 +21,7 @@ pub(crate) fn serve(at: &str) -> Result<()> {
 }
 
 /// Serves on this address in threads of their own, UDP and TCP on the same port.
-pub(super) fn start(at: SocketAddr) -> Result<SocketAddr> {
+pub(crate) fn start(at: SocketAddr) -> Result<SocketAddr> {
     let listener = TcpListener::bind(at).context("the far side")?;
     let at = listener.local_addr()?;
     let datagrams = UdpSocket::bind(at).context("the far side's datagrams")?;

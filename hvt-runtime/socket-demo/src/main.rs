@@ -1,8 +1,12 @@
+#![forbid(unsafe_code)]
 //! The same socket calls wherever the program runs, and what they answer: this is compared with the answers of Linux.
 //!
 //! There are two sides. The *far* one waits on a port and does what the first line of each connection says: it is always a
 //! Linux process when the *near* one is looked at across a network, and a thread of the program when both are on the
 //! loopback. Only the near side prints. Nothing printed may depend on time or chance.
+//!
+//! `socket-demo` plays both sides on the loopback; `socket-demo NEAR FAR` the near one, from the address NEAR to the address
+//! and port FAR; `socket-demo far AT` the far one at this address and port.
 
 mod events;
 mod far;
@@ -13,10 +17,19 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 
-pub(crate) use far::serve;
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] => on_loopback(),
+        ["far", at] => far::serve(at),
+        [near, far] => across(near, far),
+        _ => anyhow::bail!("wrong arguments; see the top of main.rs"),
+    }
+}
 
 /// Both sides in this program.
-pub(crate) fn on_loopback() -> Result<()> {
+fn on_loopback() -> Result<()> {
     for address in ["127.0.0.1", "::1"] {
         let address: IpAddr = address.parse()?;
         let far = far::start(SocketAddr::new(address, 0))?;
@@ -29,7 +42,7 @@ pub(crate) fn on_loopback() -> Result<()> {
 }
 
 /// The near side at `near`, against a far side somewhere else.
-pub(crate) fn across(near: &str, far: &str) -> Result<()> {
+fn across(near: &str, far: &str) -> Result<()> {
     let sides = near::Sides { near: near.parse()?, far: far.parse()? };
     near::script(&sides)?;
     events::script(&sides)?;
