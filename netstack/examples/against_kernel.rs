@@ -16,6 +16,8 @@
 
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "../tests/support/tap.rs"]
+mod tap;
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -26,8 +28,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netstack::{Capabilities, Device, InterfaceConfig, Limits, Stack};
-use smoltcp::phy::{Device as _, Medium, RxToken, TunTapInterface, TxToken};
 use support::{Dice, at, ip};
+use tap::Tap;
 
 const ONE_WAY: Duration = Duration::from_millis(25);
 const PORT: u16 = 5001;
@@ -60,22 +62,8 @@ impl Path50 {
     }
 }
 
-/// A TAP interface.
-struct Tap(TunTapInterface);
-
-impl Tap {
-    fn open() -> Self {
-        Self(TunTapInterface::new("tap0", Medium::Ethernet).unwrap())
-    }
-    fn read(&mut self) -> Option<Vec<u8>> {
-        let (token, _) = self.0.receive(smoltcp::time::Instant::ZERO)?;
-        Some(token.consume(<[u8]>::to_vec))
-    }
-    fn write(&mut self, frame: &[u8]) {
-        if let Some(token) = self.0.transmit(smoltcp::time::Instant::ZERO) {
-            token.consume(frame.len(), |target| target.copy_from_slice(frame));
-        }
-    }
+fn put(tap: &mut Tap, frame: &[u8]) {
+    tap.transmit(frame.len(), |target| target.copy_from_slice(frame));
 }
 
 /// The stack's device: a TAP interface at the end of the path.
@@ -88,11 +76,11 @@ struct Far {
 
 impl Far {
     fn carry(&mut self) {
-        while let Some(frame) = self.tap.read() {
+        while let Some(frame) = self.tap.receive() {
             self.to_stack.push(frame);
         }
         while let Some(frame) = self.to_tap.pop() {
-            self.tap.write(&frame);
+            put(&mut self.tap, &frame);
         }
     }
 }
@@ -206,7 +194,7 @@ fn kernel_end(folder: &Path, sends: bool, loss: u64, seed: u64, seconds: u64) ->
         let mut held: Option<Vec<u8>> = None;
         loop {
             let mut idle = true;
-            while let Some(frame) = tap.read() {
+            while let Some(frame) = tap.receive() {
                 idle = false;
                 if sends {
                     out.push(frame);
@@ -228,11 +216,11 @@ fn kernel_end(folder: &Path, sends: bool, loss: u64, seed: u64, seconds: u64) ->
                 if sends {
                     back.push(frame);
                 } else {
-                    tap.write(&frame);
+                    put(&mut tap, &frame);
                 }
             }
             while let Some(frame) = back.pop() {
-                tap.write(&frame);
+                put(&mut tap, &frame);
             }
             if idle {
                 std::thread::sleep(Duration::from_micros(100));

@@ -1,17 +1,14 @@
-//! One network interface: its device, addresses and where they come from, neighbours, and `control`,
-//! which answers for it. The Ethernet headers of everything else, and the search for neighbours, are
-//! done here.
+//! One network interface: its device, addresses, neighbours, and `control`, which answers for it. The
+//! Ethernet headers of everything else are written here; `configure` is where addresses come from,
+//! `discovery` the search for neighbours.
 
-use std::net::{IpAddr, Ipv6Addr};
+mod configure;
+mod discovery;
+
+use std::net::IpAddr;
 use std::time::Duration;
 
-use smoltcp::phy::Medium;
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, HardwareAddress, Icmpv6Message,
-    Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Repr, NdiscRepr,
-};
-
-use crate::config::{ADDRESSES_MAX, InterfaceConfig, Route};
+use crate::config::InterfaceConfig;
 use crate::control::{Control, Lease, Outbox};
 use crate::counters::{Counters, DropReason};
 use crate::device::{
@@ -19,13 +16,11 @@ use crate::device::{
 };
 use crate::flow::{FlowKey, Secret};
 use crate::neighbor::{Neighbors, Resolution, Waiting};
-use crate::packet::{ETHERNET, Header, TYPE_ARP, TYPE_IPV4, TYPE_IPV6, ip_header, write_tcp};
+use crate::packet::{ETHERNET, TYPE_IPV4, TYPE_IPV6, ip_header, write_tcp};
 use crate::path_mtu::PathMtu;
-use crate::slaac::{Question, Slaac};
+use crate::slaac::Slaac;
 use crate::tcp::{Outgoing, Tcp};
 
-/// The begin of a datagram from a DHCP server to a client (RFC 2131 §4.1).
-const DHCP_PORTS: [u8; 4] = [0, 67, 0, 68];
 /// The longest headers in front of data: IPv6, and TCP with all options.
 const HEADERS_MAX: usize = 40 + 60;
 
@@ -106,156 +101,6 @@ impl<D: Device> Port<D> {
         port.reconfigure();
         port.changed = false;
         port
-    }
-
-    /// Replaces what was configured by hand.
-    pub(crate) fn give(&mut self, config: InterfaceConfig) {
-        self.given = config;
-        self.reconfigure();
-    }
-
-    /// Begins to ask a DHCP server.
-    pub(crate) fn start_dhcp(&mut self) {
-        self.control.start_dhcp();
-        self.due = Some(Duration::ZERO);
-    }
-
-    /// Begins to configure itself for IPv6.
-    pub(crate) fn start_slaac(&mut self, delay: Duration) {
-        let hardware = self.capabilities.hardware_address;
-        self.slaac.get_or_insert_with(|| Slaac::new(hardware, delay));
-        self.due = Some(Duration::ZERO);
-    }
-
-    /// Name servers that the network named.
-    pub(crate) fn name_servers(&self) -> Vec<IpAddr> {
-        let own = self.slaac.iter().flat_map(Slaac::name_servers);
-        self.lease.name_servers.iter().copied().chain(own).collect()
-    }
-
-    /// Brings together what is known of addresses and routes.
-    fn reconfigure(&mut self) {
-        let mut config = self.given.clone();
-        config.addresses.extend(self.lease.address);
-        let everywhere = |gateway| Route { network: [0; 4].into(), prefix: 0, gateway };
-        // Of equal routes the last one wins: those given by hand.
-        let mut routes: Vec<_> = self.lease.gateway.map(everywhere).into_iter().collect();
-        if let Some(slaac) = &self.slaac {
-            config.addresses.extend(slaac.addresses());
-            routes.extend(slaac.route());
-        }
-        config.addresses.truncate(ADDRESSES_MAX);
-        routes.append(&mut config.routes);
-        config.routes = routes;
-        self.control.set_addresses(&config.addresses, self.lease.gateway);
-        self.changed |= config != self.config;
-        self.config = config;
-    }
-
-    /// Does what is due for the configuration.
-    pub(crate) fn poll(&mut self, wire: &mut Wire<'_>) {
-        if self.control.speaks_dhcp() {
-            let frames = self.control.poll(wire.now);
-            self.transmit_all(&frames, wire);
-        }
-        let questions = self.slaac.as_mut().map(|slaac| slaac.poll(wire.now)).unwrap_or_default();
-        for question in questions {
-            self.ask(question, wire);
-        }
-        self.follow_changes(wire.now);
-    }
-
-    fn follow_changes(&mut self, now: Duration) {
-        let lease = self.control.take_lease();
-        let changed = self.slaac.as_mut().is_some_and(Slaac::take_change);
-        if changed || lease.is_some() {
-            self.lease = lease.unwrap_or_else(|| std::mem::take(&mut self.lease));
-            self.reconfigure();
-        }
-        let slaac = self.slaac.as_ref().and_then(Slaac::deadline);
-        self.due = [self.control.deadline(now), slaac].into_iter().flatten().min();
-    }
-
-    /// Whether a packet is the answer of a DHCP server that this interface asked.
-    pub(crate) fn awaits(&self, header: &Header, payload: &[u8]) -> bool {
-        self.control.speaks_dhcp() && header.source.is_ipv4() && payload.starts_with(&DHCP_PORTS)
-    }
-
-    /// Takes what a neighbour message says about this host's own configuration.
-    pub(crate) fn hear(&mut self, header: &Header, packet: &[u8], now: Duration) {
-        let (Some(slaac), IpAddr::V6(source), IpAddr::V6(destination)) =
-            (&mut self.slaac, header.source, header.destination)
-        else {
-            return;
-        };
-        let message = &packet[header.payload.clone()];
-        let Ok(view) = Icmpv6Packet::new_checked(message) else { return };
-        let hop_limit = packet[7];
-        if !view.verify_checksum(&source, &destination) || hop_limit != 255 {
-            return;
-        }
-        let target = message.get(8..24).and_then(<[u8]>::first_chunk::<16>);
-        match (view.msg_type(), target) {
-            (Icmpv6Message::RouterAdvert, _) => {
-                slaac.advertised(source, hop_limit, message, now);
-            }
-            (Icmpv6Message::NeighborSolicit, Some(target)) if source.is_unspecified() => {
-                slaac.conflict((*target).into());
-            }
-            (Icmpv6Message::NeighborAdvert, Some(target)) => slaac.conflict((*target).into()),
-            _ => return,
-        }
-        self.follow_changes(now);
-    }
-
-    /// Sends a question of the host's own configuration.
-    fn ask(&mut self, question: Question, wire: &mut Wire<'_>) {
-        let own = EthernetAddress(self.capabilities.hardware_address);
-        match question {
-            Question::Duplicate(address) => self.solicit(Ipv6Addr::UNSPECIFIED, address, wire),
-            Question::Routers(source) => {
-                let routers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-                let message = NdiscRepr::RouterSolicit { lladdr: Some(own.into()) };
-                self.send_ndisc(source, routers, message, wire);
-            }
-        }
-    }
-
-    /// Asks who has an address of IPv6; from the unspecified one, whether anybody has.
-    fn solicit(&mut self, source: Ipv6Addr, target: Ipv6Addr, wire: &mut Wire<'_>) {
-        let own = EthernetAddress(self.capabilities.hardware_address);
-        // RFC 4291 §2.7.1.
-        let low = target.octets();
-        let mut group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
-        group[13..].copy_from_slice(&low[13..]);
-        let lladdr = (!source.is_unspecified()).then(|| own.into());
-        let message = NdiscRepr::NeighborSolicit { target_addr: target, lladdr };
-        self.send_ndisc(source, group.into(), message, wire);
-    }
-
-    /// Sends a message of neighbour discovery to a group.
-    fn send_ndisc(
-        &mut self,
-        source: Ipv6Addr,
-        group: Ipv6Addr,
-        message: NdiscRepr<'_>,
-        wire: &mut Wire<'_>,
-    ) {
-        let message = Icmpv6Repr::Ndisc(message);
-        let ip = Ipv6Repr {
-            src_addr: source,
-            dst_addr: group,
-            next_header: IpProtocol::Icmpv6,
-            payload_len: message.buffer_len(),
-            hop_limit: 255,
-        };
-        let mut packet = vec![0; ip.buffer_len() + message.buffer_len()];
-        ip.emit(&mut smoltcp::wire::Ipv6Packet::new_unchecked(&mut packet[..]));
-        let mut view = Icmpv6Packet::new_unchecked(&mut packet[ip.buffer_len()..]);
-        message.emit(&source, &group, &mut view, &Default::default());
-        // RFC 2464 §7.
-        let [.., a, b, c, d] = group.octets();
-        self.send_whole([0x33, 0x33, a, b, c, d], TYPE_IPV6, &packet, wire);
     }
 
     /// Octets of data in the longest segment that the device cuts; zero if it cuts none.
@@ -407,94 +252,10 @@ impl<D: Device> Port<D> {
         }
     }
 
-    /// Asks who has the address `neighbor`.
-    fn request(&mut self, neighbor: IpAddr, wire: &mut Wire<'_>) {
-        let Some(source) = self.config.source_for(neighbor) else { return };
-        let own = EthernetAddress(self.capabilities.hardware_address);
-        match (source, neighbor) {
-            (IpAddr::V4(source), IpAddr::V4(neighbor)) => {
-                let arp = ArpRepr::EthernetIpv4 {
-                    operation: ArpOperation::Request,
-                    source_hardware_addr: own,
-                    source_protocol_addr: source,
-                    target_hardware_addr: EthernetAddress([0; 6]),
-                    target_protocol_addr: neighbor,
-                };
-                let mut packet = vec![0; arp.buffer_len()];
-                arp.emit(&mut ArpPacket::new_unchecked(&mut packet));
-                self.send_whole([0xff; 6], TYPE_ARP, &packet, wire);
-            }
-            (IpAddr::V6(source), IpAddr::V6(neighbor)) => self.solicit(source, neighbor, wire),
-            _ => {}
-        }
-    }
-
     /// Sends a frame whose content is complete.
     fn send_whole(&mut self, to: [u8; 6], ether_type: u16, content: &[u8], wire: &mut Wire<'_>) {
         let fill = |target: &mut [u8]| target.copy_from_slice(content);
         self.send_frame(to, ether_type, content.len(), &FrameOffload::default(), wire, fill);
-    }
-
-    /// Notes what an ARP packet or a neighbour message says of its sender.
-    pub(crate) fn learn_from(&mut self, ether_type: u16, packet: &[u8], wire: &mut Wire<'_>) {
-        let Some((neighbor, hardware, create)) = self.lesson(ether_type, packet) else { return };
-        for waiting in self.neighbors.learn(neighbor, hardware, create, wire.now) {
-            self.send_waiting(hardware, &waiting, wire);
-        }
-    }
-
-    /// The sender's addresses, and whether it may enter the table unasked.
-    fn lesson(&self, ether_type: u16, packet: &[u8]) -> Option<(IpAddr, [u8; 6], bool)> {
-        let on_link = |address: IpAddr| {
-            self.config.next_hop(address).is_some_and(|(hop, _)| hop == address)
-                && crate::config::is_host(address)
-        };
-        if ether_type == TYPE_ARP {
-            let arp = ArpRepr::parse(&ArpPacket::new_checked(packet).ok()?).ok()?;
-            let ArpRepr::EthernetIpv4 {
-                operation,
-                source_hardware_addr,
-                source_protocol_addr,
-                target_protocol_addr,
-                ..
-            } = arp
-            else {
-                return None;
-            };
-            let neighbor = IpAddr::from(source_protocol_addr);
-            let for_us = self.config.has(target_protocol_addr.into());
-            let asks = operation == ArpOperation::Request;
-            return (for_us && on_link(neighbor)).then_some((
-                neighbor,
-                source_hardware_addr.0,
-                asks,
-            ));
-        }
-        let ip = smoltcp::wire::Ipv6Packet::new_checked(packet).ok()?;
-        // RFC 4861 §7.1: only what no router has forwarded.
-        if ip.hop_limit() != 255 || ip.next_header() != IpProtocol::Icmpv6 {
-            return None;
-        }
-        let message = Icmpv6Packet::new_checked(ip.payload()).ok()?;
-        let message = Icmpv6Repr::parse(
-            &ip.src_addr(),
-            &ip.dst_addr(),
-            &message,
-            &smoltcp::phy::ChecksumCapabilities::default(),
-        );
-        let (neighbor, hardware, create) = match message.ok()? {
-            Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert { target_addr, lladdr, .. }) => {
-                (target_addr, lladdr?, false)
-            }
-            Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit { target_addr, lladdr }) => {
-                (ip.src_addr(), lladdr?, self.config.has(target_addr.into()))
-            }
-            _ => return None,
-        };
-        let HardwareAddress::Ethernet(hardware) = hardware.parse(Medium::Ethernet).ok()? else {
-            return None;
-        };
-        on_link(neighbor.into()).then_some((neighbor.into(), hardware.0, create))
     }
 
     /// Lets the control interface answer a frame.

@@ -3,42 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod support;
+#[path = "support/tap.rs"]
+mod tap;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpStream};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use netstack::{
-    AddressSource, Capabilities, Close, Device, InterfaceConfig, Limits, SocketError, Stack,
-};
-use smoltcp::phy::{Device as _, Medium, RxToken, TunTapInterface, TxToken};
+use netstack::{AddressSource, Close, InterfaceConfig, Limits, SocketError, Stack};
 use support::{at, ip};
-
-struct Tap(TunTapInterface);
-
-impl Device for Tap {
-    type Frame = Vec<u8>;
-    fn receive(&mut self) -> Option<Vec<u8>> {
-        let (token, _) = self.0.receive(smoltcp::time::Instant::ZERO)?;
-        Some(token.consume(<[u8]>::to_vec))
-    }
-    fn can_transmit(&self) -> bool {
-        true
-    }
-    fn transmit<F: FnOnce(&mut [u8])>(&mut self, length: usize, fill: F) {
-        if let Some(token) = self.0.transmit(smoltcp::time::Instant::ZERO) {
-            token.consume(length, fill);
-        }
-    }
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            hardware_address: [2, 0, 0, 0, 0, 0x42],
-            mtu: 1500,
-            trusted_checksums: false,
-        }
-    }
-}
+use tap::Tap;
 
 /// dnsmasq, which ends with the test.
 struct Server(Child);
@@ -74,7 +49,7 @@ fn serve() -> Server {
 /// The server's side, run in the namespace.
 fn inside() {
     let server = serve();
-    let tap = Tap(TunTapInterface::new("tap0", Medium::Ethernet).unwrap());
+    let tap = Tap::open();
     let mut stack = Stack::new(Limits::default(), [5; 16]);
     stack.add_interface(tap, InterfaceConfig::default()).unwrap();
     stack.obtain_addresses(0, AddressSource::Dhcp).unwrap();

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod support;
+#[path = "support/tap.rs"]
+mod tap;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -10,36 +12,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use netstack::{Capabilities, Close, Device, InterfaceConfig, Limits, Stack};
+use netstack::{Close, InterfaceConfig, Limits, Stack};
 use sha2::{Digest, Sha256};
-use smoltcp::phy::{Device as _, Medium, RxToken, TunTapInterface, TxToken};
 use support::{Dice, at, ip};
-
-/// A TAP interface as the stack's device.
-struct Tap(TunTapInterface);
-
-impl Device for Tap {
-    type Frame = Vec<u8>;
-    fn receive(&mut self) -> Option<Vec<u8>> {
-        let (token, _) = self.0.receive(smoltcp::time::Instant::ZERO)?;
-        Some(token.consume(<[u8]>::to_vec))
-    }
-    fn can_transmit(&self) -> bool {
-        true
-    }
-    fn transmit<F: FnOnce(&mut [u8])>(&mut self, length: usize, fill: F) {
-        if let Some(token) = self.0.transmit(smoltcp::time::Instant::ZERO) {
-            token.consume(length, fill);
-        }
-    }
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            hardware_address: [2, 0, 0, 0, 0, 0x42],
-            mtu: 1500,
-            trusted_checksums: false,
-        }
-    }
-}
+use tap::Tap;
 
 /// The octets that both sides of a test know.
 fn octets(seed: u64, count: usize) -> Vec<u8> {
@@ -50,7 +26,7 @@ fn octets(seed: u64, count: usize) -> Vec<u8> {
 /// Serves until `done`: port 7 echoes, port 9 swallows and answers with the digest; a datagram to
 /// port 7 comes back. Meanwhile it connects to the kernel's port 5000 and reads it to its end.
 fn serve(done: &AtomicBool) -> Vec<u8> {
-    let tap = Tap(TunTapInterface::new("tap0", Medium::Ethernet).unwrap());
+    let tap = Tap::open();
     let mut stack = Stack::new(Limits::default(), [5; 16]);
     let config = InterfaceConfig {
         addresses: vec![(ip("10.9.0.2"), 24), (ip("fd09::2"), 64)],
