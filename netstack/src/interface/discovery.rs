@@ -129,9 +129,7 @@ impl<D: Device> Port<D> {
             }
             _ => return None,
         };
-        let HardwareAddress::Ethernet(hardware) = hardware.parse(Medium::Ethernet).ok()? else {
-            return None;
-        };
+        let HardwareAddress::Ethernet(hardware) = hardware.parse(Medium::Ethernet).ok()?;
         on_link(neighbor.into()).then_some((neighbor.into(), hardware.0, create))
     }
 }
