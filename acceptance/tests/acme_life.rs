@@ -163,6 +163,15 @@ fn a_hundred_replacements_interrupt_nobody() {
     }
     assert_eq!(made(&world.pebble.take_exchanges(), NEW_ORDER), by_authority);
     assert_eq!(failures(), failed_before);
+
+    // A file that is broken is said, and replaces nothing.
+    std::fs::write(folder.path().join("chain.pem"), "broken").unwrap();
+    assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+    eventually("the broken file is a problem", || {
+        world.problems().contains("it has changed and is not used")
+            && world.gateway.metric("tlstunnel_certificate_file_errors") >= 1.0
+    });
+    client::connect(world.gateway.https, &filed, &of_files).expect("the one before it is shown");
 }
 
 #[test]

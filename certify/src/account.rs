@@ -14,10 +14,11 @@ use instant_acme::{Account, ExternalAccountKey, Key, NewAccount};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
-use crate::failure::{ACCOUNT_DOES_NOT_EXIST, Failure};
+use crate::failure::{ACCOUNT_DOES_NOT_EXIST, BAD_NONCE, Failure};
 use crate::host::Host;
 use crate::http::Client;
 use crate::record::{AccountRecord, account_key, encode};
+use crate::schedule::Pace;
 use crate::settings::Settings;
 use crate::signed::Signer;
 
@@ -31,8 +32,13 @@ pub(crate) async fn open<H: Host>(
     let failed = |error: instant_acme::Error| Failure::from_acme(&error, client.last_retry_after());
     let builder = || Account::builder_with_http(Box::new(client.clone()));
     let directory = &settings.directory;
-    if record.as_ref().is_some_and(|known| known.next_key.is_some()) {
-        finish_roll_over(host, settings, client, record).await?;
+    if record.as_ref().is_some_and(|known| known.next_key.is_some())
+        && let Err(failure) = finish_roll_over(host, settings, client, record).await
+    {
+        match record.as_ref().is_some_and(|known| known.next_key.is_some()) {
+            true => return Err(failure),
+            false => tracing::warn!(error = failure.message, "the account keeps its key"),
+        }
     }
     let account = match (&*record, &settings.external_account) {
         (Some(AccountRecord { key, id: Some(id), .. }), _) => {
@@ -136,7 +142,16 @@ async fn finish_roll_over<H: Host>(
     };
     if !knows(settings, client, &next).await? {
         let signer = Signer::new(client, &settings.directory, &known).await?;
-        signer.change_key(&next).await?;
+        match signer.change_key(&next).await {
+            // It stays as it was, and must not be asked about at every start.
+            Err(failure) if failure.pace == Pace::Refused && !failure.is(BAD_NONCE) => {
+                let kept = AccountRecord { next_key: None, ..known };
+                save(host, &settings.directory, &kept).await?;
+                *record = Some(kept);
+                return Err(failure);
+            }
+            other => other?,
+        }
     }
     let changed = AccountRecord { key: next, next_key: None, ..known };
     save(host, &settings.directory, &changed).await?;

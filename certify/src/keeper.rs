@@ -186,7 +186,11 @@ impl<H: Host> Keeper<H> {
 
     async fn mark_for_renewal(&mut self, name: &str) -> Result<(), RequestError> {
         let record = self.plan.renew(name, (self.clock)())?;
-        Ok(self.host.save(name_key(name), Some(encode(&record)?)).await.map_err(Failure::from)?)
+        let saved = self.host.save(name_key(name), Some(encode(&record)?)).await;
+        if saved.is_err() {
+            self.plan.keep(name);
+        }
+        Ok(saved.map_err(Failure::from)?)
     }
 
     /// The new certificate is made sure of first, so that a crash leaves no name with a revoked one for long.

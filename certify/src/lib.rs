@@ -29,6 +29,7 @@ pub mod challenge;
 pub mod challenges;
 pub mod check;
 pub mod dns;
+pub mod endings;
 mod failure;
 pub mod files;
 mod host;

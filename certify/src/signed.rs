@@ -25,7 +25,7 @@ const NONCE_REPEATS: usize = 8;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Directory {
     new_nonce: String,
-    pub(crate) key_change: String,
+    key_change: Option<String>,
 }
 
 /// An account that signs.
@@ -71,7 +71,9 @@ impl<'c> Signer<'c> {
     /// Changes the account's key to `new_key`, PKCS#8 in base64 (RFC 8555, section 7.3.5).
     pub(crate) async fn change_key(&self, new_key: &str) -> Result<(), Failure> {
         let new = key_pair(new_key)?;
-        let url = &self.directory.key_change;
+        let url = self.directory.key_change.as_deref().ok_or_else(|| {
+            Failure::refused("the authority does not change the keys of accounts")
+        })?;
         let header = json!({ "alg": "ES256", "jwk": public(&new), "url": url });
         let statement = json!({ "account": self.id, "oldKey": public(&self.key) }).to_string();
         let inner = sign(&new, &header, statement.as_bytes())?.to_string();

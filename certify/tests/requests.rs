@@ -187,6 +187,27 @@ fn a_change_of_key_that_is_interrupted_anywhere_loses_no_account() {
 }
 
 #[test]
+fn an_authority_that_changes_no_keys_goes_on_issuing() {
+    if !Pebble::available() {
+        return;
+    }
+    let world = World::start(0);
+    world.run_until(|report| report.obtained == 1);
+    let before = account(&world);
+    world.pebble.set_door(Door::Answer {
+        path: "/rollover-account-key",
+        status: "403 Forbidden",
+        retry_after: 0,
+        body: r#"{"type":"urn:ietf:params:acme:error:unauthorized","detail":"not here","status":403}"#,
+    });
+    let refused = world.run(async |requests, _| requests.ask(Request::RollOver).await);
+    assert!(matches!(refused, Err(RequestError::Failed(ref why)) if why.contains("not here")));
+    assert_eq!(account(&world), before);
+    *world.program.0.names.lock().unwrap() = vec!["b.example".to_owned()];
+    world.run_until(|_| world.program.leaf("b.example").is_some());
+}
+
+#[test]
 fn a_store_that_is_full_changes_no_key() {
     if !Pebble::available() {
         return;

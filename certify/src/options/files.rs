@@ -25,8 +25,8 @@ pub struct FileOptions {
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub cert_poll: u32,
 
-    /// Days before its end from which on a certificate is a problem in status and metrics; one of a short life from its
-    /// last quarter on
+    /// Days before its end from which on a certificate of any kind is a problem, said in the log and by tlstunnel-ctl
+    /// status; one of a short life from its last quarter on
     #[arg(long, default_value_t = 21, value_name = "DAYS",
           value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub cert_alert: u16,

@@ -110,6 +110,16 @@ pub(super) fn watch(
     files.watch(every, certify::system_clock(), gateway.certificates.clone(), replace)
 }
 
+/// Says in the log which certificates end soon.
+pub(super) fn announce(
+    options: &Options,
+    gateway: &Arc<Gateway>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let gateway = Arc::clone(gateway);
+    let shown = move || gateway.snapshot.load().certificates.clone();
+    certify::endings::announce(options.certificates.files.alert(), certify::system_clock(), shown)
+}
+
 /// Runs `work` until the gateway begins to stop.
 pub(super) async fn while_serving(gateway: Arc<Gateway>, work: impl Future<Output = ()>) {
     let mut phase = gateway.phase.subscribe();

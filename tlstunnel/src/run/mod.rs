@@ -172,6 +172,8 @@ pub fn run(
         }
         let watching = self::certificates::watch(files, options, &gateway, &configuration);
         tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), watching));
+        let announcing = self::certificates::announce(options, &gateway);
+        tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), announcing));
         if let Some(syslog) = syslog {
             tokio::spawn(syslog.run());
         }
