@@ -169,6 +169,9 @@ impl<D: Device> Port<D> {
 
     /// Sends a packet to the next hop. It is lost, and counted, when there is no way.
     fn route<F: FnOnce(&mut [u8])>(&mut self, draft: Draft<F>, wire: &mut Wire<'_>) {
+        if self.config.is_loopback() {
+            return self.frame(self.capabilities.hardware_address, draft, wire);
+        }
         let Some((hop, _)) = self.config.next_hop(draft.destination) else {
             return wire.counters.drop(DropReason::NoRoute);
         };
