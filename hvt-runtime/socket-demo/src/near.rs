@@ -221,6 +221,7 @@ fn refusals(sides: &Sides) -> Result<()> {
     thread::sleep(MOMENT);
     println!("refusal: then {}", shown(&socket.take_error().map(|e| e.map(|e| e.kind()))));
     println!("refusal: again {}", shown(&socket.connect(&sides.far.into())));
+    thread::sleep(MOMENT);
     println!("refusal: and again {}", shown(&socket.connect(&sides.far.into())));
 
     let nowhere: SocketAddr = match sides.far {

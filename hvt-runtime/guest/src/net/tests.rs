@@ -48,6 +48,10 @@ impl World {
     fn new() -> Self {
         let mut stack = Stack::new(Limits::default(), [7; 16]);
         stack.add_interface(Loop::default(), InterfaceConfig::loopback()).unwrap();
+        let own = [("10.0.0.2".parse().unwrap(), 24)].to_vec();
+        let config = InterfaceConfig { addresses: own, ..InterfaceConfig::default() };
+        // Nobody is there, and nothing that is for this host may go that way.
+        stack.add_interface(Loop(VecDeque::from([const { Vec::new() }; 64])), config).unwrap();
         Self { files: Files::new(), network: Network::new(stack, 1), now: Duration::ZERO }
     }
 
@@ -226,4 +230,24 @@ fn values_of_options_have_the_form_of_c() {
     let refused = Value::parse(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &impossible);
     assert_eq!(refused, Err(Errno(libc::EDOM)));
     assert_eq!(Value::parse(0, 0, &[1, 2]), Err(Errno::INVALID));
+}
+
+#[test]
+fn own_addresses_are_reached_without_the_network() {
+    let mut world = World::new();
+    let fd = world.open(Transport::Stream);
+    let at = "10.0.0.2:0".parse().unwrap();
+    world.on(fd, |n, id, s| n.bind(id, s, at)).unwrap();
+    world.on(fd, |n, id, s| n.listen(id, s, 5)).unwrap();
+    let at = world.on(fd, |n, _, s| n.local_address(s)).unwrap();
+    for (closed, expected) in [(false, Ok(())), (true, Err(Errno(libc::ECONNREFUSED)))] {
+        if closed {
+            world.close(fd);
+        }
+        let near = world.open(Transport::Stream);
+        let now = world.now;
+        let _ = world.on(near, |n, id, s| n.connect(id, s, at, now));
+        world.settle();
+        assert_eq!(world.on(near, |n, _, s| n.connected(s)), expected);
+    }
 }
