@@ -3,7 +3,8 @@
 //!
 //! The last columns have one active connection among idle ones, and all connections in turn. The
 //! first shall not grow; the second grows with what the processor's caches hold. Then: what a SYN
-//! costs when the table of handshakes is full, and how fast connections come and go. The memory is
+//! costs when the table of handshakes is full, what a KiB of a large transfer costs, and how fast
+//! connections come and go. Costs are processor time of this thread. The memory is
 //! that of both ends of a connection that has exchanged something and is idle.
 #![allow(
     clippy::unwrap_used,
@@ -87,6 +88,24 @@ fn main() {
         let all = measure(&mut world, &pairs);
         let memory = resident().saturating_sub(before) / count;
         println!("{count:>12} {one:>18} {all:>18} {memory:>18}");
+    }
+
+    for mtu in [1500, 9000] {
+        let mut world = World::new(1, Weather::default(), Limits::default(), mtu);
+        let listener = world.b.listen(at(B4, 80), false, 64).unwrap();
+        let (client, server) = connect(&mut world, listener);
+        let block = vec![7; 1 << 18];
+        let mut buffer = vec![0; 1 << 18];
+        let (start, mut count) = (spent(), 0);
+        while count < 256 << 20 {
+            while world.a.send(client, &block).is_ok() {}
+            world.turn();
+            world.now += Duration::from_micros(50);
+            while let Ok(read @ 1..) = world.b.recv(server, &mut buffer) {
+                count += read;
+            }
+        }
+        println!("bulk, MTU {mtu}: {} ns per KiB (both ends)", (spent() - start) / (256 << 10));
     }
 
     let mut world = World::calm();

@@ -279,7 +279,6 @@ impl Tcp {
         }
         let echo = segment.timestamp.filter(|_| self.options.stamps.is_some()).map(|s| s.tsecr);
         let early = self.recovery.was_early(echo);
-        let sacked_before = self.tx.board.sacked();
         let delivery = self.deliver(segment, acknowledged, early, now);
         let progress = acknowledged > before;
         let sample = self.measure(&delivery, echo, progress, now);
@@ -304,7 +303,9 @@ impl Tcp {
             self.count_duplicates(repeated, progress);
         }
         self.repair(acknowledged, &delivery, sample, progress, now);
-        if self.options.sack && (delivery.octets > 0 || self.tx.board.sacked() != sacked_before) {
+        // While everything arrives in order, nothing was overtaken: no need to look at all records.
+        let doubt = self.tx.board.sacked() > 0 || self.recovery.phase != Phase::Open;
+        if self.options.sack && delivery.octets > 0 && doubt {
             self.detect_losses(now);
         }
         if progress {
