@@ -1,6 +1,7 @@
 //! Ways to fail, to see what is said about them.
 
 use std::hint::black_box;
+use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::Duration;
 
@@ -15,9 +16,19 @@ pub(crate) fn run(word: &str) -> bool {
             let thread = thread::spawn(|| descend(0));
             println!("{:?}", thread.join().is_ok());
         }
+        "large-thread-overflow" => {
+            // No guard page is below a stack of this size.
+            let thread = thread::Builder::new().stack_size(4 << 20).spawn(|| wander(0));
+            println!("{:?}", thread.map(|thread| thread.join().is_ok()).ok());
+        }
         "memory" => exhaust(),
+        "write" => return write("/dev/storage").is_ok(),
+        "ebb" => ebb(),
         "spin" => spin(),
-        "wait" => thread::sleep(Duration::from_secs(3600)),
+        "wait" => {
+            println!("main");
+            thread::sleep(Duration::from_secs(3600));
+        }
         _ => return false,
     }
     true
@@ -34,6 +45,36 @@ fn innermost() {
 fn descend(depth: u64) -> u64 {
     let room = black_box([depth; 64]);
     descend(room[0] + 1) + black_box(room[1])
+}
+
+/// As [`descend`], but others get their turn.
+#[expect(unconditional_recursion, reason = "this is what is shown")]
+#[inline(never)]
+fn wander(depth: u64) -> u64 {
+    let room = black_box([depth; 64]);
+    thread::yield_now();
+    wander(room[0] + 1) + black_box(room[1])
+}
+
+/// Much memory is used, and then not any more.
+fn ebb() {
+    let mut kept: Vec<Vec<u8>> = (0..400_u32).map(|n| vec![n.to_le_bytes()[0]; 100_000]).collect();
+    println!("high");
+    thread::sleep(Duration::from_millis(200));
+    kept.retain(|block| black_box(block)[0].is_multiple_of(10));
+    println!("low");
+    thread::sleep(Duration::from_secs(3600));
+    black_box(&kept);
+}
+
+/// Writes, does not flush, and ends.
+fn write(storage: &str) -> std::io::Result<()> {
+    let file = std::fs::File::options().write(true).open(storage)?;
+    for sector in (1..4).rev() {
+        file.write_all_at(&[sector; 512], u64::from(sector) * 512)?;
+    }
+    println!("written");
+    Ok(())
 }
 
 fn exhaust() {

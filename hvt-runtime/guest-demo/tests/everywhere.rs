@@ -107,6 +107,25 @@ fn storage_written_in_the_guest_opens_on_the_host() {
     assert_eq!(count.unwrap(), 500);
 }
 
+/// What a program wrote is in the file when it has ended, whether it flushed or not.
+#[test]
+fn writes_that_wait_are_not_lost_at_the_end() {
+    for (backend, needs_kvm) in [("--backend=kvm", true), ("--backend=process", false)] {
+        let Some(hvt) = hvt(needs_kvm) else { return };
+        let storage = Storage::new();
+        let output = guest(&hvt, &[backend, "--stats"], &storage, &["write"]).output().unwrap();
+        assert_eq!(text(&output.stdout), "written\n");
+        let said = text(&output.stderr);
+        assert!(said.contains("block-commit=1") && !said.contains("block-write"), "{said}");
+        let bytes = std::fs::read(storage.path()).unwrap();
+        for sector in 0..5 {
+            let expected = if (1..4).contains(&sector) { sector } else { 0 };
+            let start = usize::from(sector) * 512;
+            assert_eq!(bytes[start..start + 512], [expected; 512]);
+        }
+    }
+}
+
 #[test]
 fn ends_are_told_apart() {
     let Some(hvt) = hvt(true) else { return };
@@ -134,6 +153,50 @@ fn ends_are_told_apart() {
         assert_eq!(status, Some(80), "{said}");
         assert!(said.contains("stack overflow") && said.contains(place), "{said}");
         assert!(said.contains("guest_demo::failures::descend"), "{said}");
+    }
+}
+
+/// A stack without a guard page has a mark at its end, which is looked at whenever the thread gives way.
+#[test]
+fn an_overflow_of_a_large_stack_is_called_by_its_name() {
+    let Some(hvt) = hvt(true) else { return };
+    let output = guest(&hvt, &[], &Storage::new(), &["large-thread-overflow"]).output().unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(
+        said.contains("stack overflow: thread 1 has run below its stack of 4096 KiB"),
+        "{said}"
+    );
+    assert!(!output.status.success(), "{said}");
+}
+
+/// Memory that a program does not use any more goes back to the host, in a machine and in a process.
+#[test]
+fn memory_that_ebbs_goes_back_to_the_host() {
+    for (backend, needs_kvm) in [("--backend=kvm", true), ("--backend=process", false)] {
+        let Some(hvt) = hvt(needs_kvm) else { return };
+        let storage = Storage::new();
+        let mut child =
+            guest(&hvt, &[backend], &storage, &["ebb"]).stdout(Stdio::piped()).spawn().unwrap();
+        let resident_kib = |child: &Child| -> u64 {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "high");
+        let high = resident_kib(&child);
+        assert!(high > 40_000, "{backend}: {high} KiB");
+        assert_eq!(lines.next().unwrap().unwrap(), "low");
+        // One tenth stays in use. However long it takes, it must come to that without anything else happening.
+        let mut low = high;
+        while low > high / 2 {
+            assert_eq!(child.try_wait().unwrap(), None);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            low = resident_kib(&child);
+        }
+        println!("{backend}: {high} KiB, then {low} KiB");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }
 

@@ -26,6 +26,7 @@ extern crate alloc;
 #[cfg(hvt_guest)]
 extern crate std;
 
+pub mod behind;
 pub mod command_line;
 pub mod copy;
 pub mod files;
@@ -48,4 +49,5 @@ pub const FEATURES: u32 = extension::FEATURE_RING3
     | extension::FEATURE_SHUTDOWN
     | extension::FEATURE_EXCHANGE
     | extension::FEATURE_PROCESS
-    | extension::FEATURE_MEMORY_RELEASE;
+    | extension::FEATURE_MEMORY_RELEASE
+    | extension::FEATURE_BLOCK_COMMIT;

@@ -39,13 +39,21 @@ enum Action {
         /// The image.
         image: PathBuf,
     },
-    /// Build a package's program and run it under hvt.
+    /// Build a package's program and run it under hvt, with hvt's exit status.
+    ///
+    /// hvt-image run hvt-guest-demo -- --mem=64 --block:storage=storage.img -- speed
     Run {
         /// The package.
         package: String,
         /// The program, where the package has several.
         #[arg(long)]
         bin: Option<String>,
+        /// Run the example of this name instead of a program.
+        #[arg(long, conflicts_with = "bin")]
+        example: Option<String>,
+        /// This hvt instead of one that is built for the purpose.
+        #[arg(long, env = "HVT", value_name = "FILE")]
+        hvt: Option<PathBuf>,
         /// Options for hvt, then, after another `--`, arguments for the program.
         #[arg(last = true)]
         options: Vec<String>,
@@ -65,11 +73,8 @@ fn main() -> ExitCode {
 fn run(action: Action) -> Result<ExitCode> {
     match action {
         Action::Build { package, bin, example } => {
-            let target = match example {
-                Some(name) => project::Wanted::Example(name),
-                None => project::Wanted::Program(bin),
-            };
-            let image = build::build(&project::Project::read()?, &package, target)?;
+            let project = project::Project::read()?;
+            let image = build::build(&project, &package, wanted(bin, example))?;
             println!("{}", image.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -80,12 +85,12 @@ fn run(action: Action) -> Result<ExitCode> {
             print!("{report}");
             Ok(ExitCode::SUCCESS)
         }
-        Action::Run { package, bin, options } => {
+        Action::Run { package, bin, example, hvt, options } => {
             let project = project::Project::read()?;
-            let image = build::build(&project, &package, project::Wanted::Program(bin))?;
+            let image = build::build(&project, &package, wanted(bin, example))?;
             let split = options.iter().position(|option| option == "--").unwrap_or(options.len());
             let (for_hvt, for_guest) = options.split_at(split);
-            let hvt = build::tender(&project)?;
+            let hvt = hvt.map_or_else(|| build::tender(&project), Ok)?;
             let status = Command::new(&hvt)
                 .args(for_hvt)
                 .arg("--")
@@ -96,5 +101,12 @@ fn run(action: Action) -> Result<ExitCode> {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
         }
+    }
+}
+
+fn wanted(bin: Option<String>, example: Option<String>) -> project::Wanted {
+    match example {
+        Some(name) => project::Wanted::Example(name),
+        None => project::Wanted::Program(bin),
     }
 }

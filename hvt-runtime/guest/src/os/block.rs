@@ -1,12 +1,15 @@
 //! The block devices of the manifest, as any range of bytes.
+//!
+//! Where the tender takes several writes in one call, they wait for each other ([`crate::behind`]).
 
 use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use hvt_abi::extension::FEATURE_BLOCK_FLUSH;
+use hvt_abi::extension::{BLOCK_COMMIT_MAX, BlockWrite, FEATURE_BLOCK_COMMIT, FEATURE_BLOCK_FLUSH};
 use hvt_abi::manifest::{BLOCK_BASIC, Entry};
 
+use crate::behind::WriteBehind;
 use crate::files::Errno;
 use crate::sectors::{self, Blocks, DeviceFailed, MAX_BLOCK};
 
@@ -20,6 +23,9 @@ struct Device {
     handle: u64,
     capacity: u64,
     block_size: usize,
+    behind: WriteBehind,
+    /// A write that had been accepted failed since the last flush.
+    failed: bool,
 }
 
 #[derive(Debug)]
@@ -49,6 +55,8 @@ pub(super) fn start(entries: &'static [Entry]) {
                 handle: index as u64,
                 capacity: entry.block().capacity,
                 block_size,
+                behind: WriteBehind::new(BLOCK_COMMIT_MAX as usize),
+                failed: false,
             }
         })
         .collect();
@@ -56,7 +64,30 @@ pub(super) fn start(entries: &'static [Entry]) {
     DEVICES.with(|devices| *devices = Devices { all, bounce: vec![0; largest] });
 }
 
-impl Blocks for &Device {
+impl Device {
+    /// Takes what waits to the tender, and asks for a flush. What can't be written is lost, as in a page cache, and the
+    /// next flush tells.
+    fn write_out(&mut self, flush: bool) -> Result<(), DeviceFailed> {
+        if self.behind.is_empty() && !flush {
+            return Ok(());
+        }
+        let writes: Vec<BlockWrite> = self
+            .behind
+            .writes()
+            .map(|(offset, data)| BlockWrite {
+                offset,
+                data: data.as_ptr() as u64,
+                len: data.len() as u64,
+            })
+            .collect();
+        // SAFETY: the writes name bytes of the queue, which stays as it is during the call.
+        let done = unsafe { hypercall::block_commit(self.handle, &writes, flush) };
+        self.behind.clear();
+        if done { Ok(()) } else { Err(DeviceFailed) }
+    }
+}
+
+impl Blocks for Device {
     fn block_size(&self) -> usize {
         self.block_size
     }
@@ -66,10 +97,22 @@ impl Blocks for &Device {
     }
 
     fn read_blocks(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), DeviceFailed> {
+        if self.behind.covers(offset, buffer.len()) {
+            self.write_out(false).inspect_err(|_| self.failed = true)?;
+        }
         hypercall::block_read(self.handle, offset, buffer).then_some(()).ok_or(DeviceFailed)
     }
 
     fn write_blocks(&mut self, offset: u64, data: &[u8]) -> Result<(), DeviceFailed> {
+        if start::tender().features & FEATURE_BLOCK_COMMIT != 0 {
+            if self.behind.accept(offset, data) {
+                return Ok(());
+            }
+            self.write_out(false).inspect_err(|_| self.failed = true)?;
+            if self.behind.accept(offset, data) {
+                return Ok(());
+            }
+        }
         hypercall::block_write(self.handle, offset, data).then_some(()).ok_or(DeviceFailed)
     }
 }
@@ -89,16 +132,16 @@ pub(super) fn geometry(index: usize) -> (u64, usize) {
 /// Reads from a device.
 pub(super) fn read(index: usize, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     DEVICES.with(|Devices { all, bounce }| {
-        let mut device = all.get(index).ok_or(Errno(libc::ENXIO))?;
-        sectors::read(&mut device, bounce, offset, buffer).map_err(|DeviceFailed| Errno(libc::EIO))
+        let device = all.get_mut(index).ok_or(Errno(libc::ENXIO))?;
+        sectors::read(device, bounce, offset, buffer).map_err(|DeviceFailed| Errno(libc::EIO))
     })
 }
 
 /// Writes to a device; nothing fits behind its end.
 pub(super) fn write(index: usize, offset: u64, data: &[u8]) -> Result<usize, Errno> {
     let written = DEVICES.with(|Devices { all, bounce }| {
-        let mut device = all.get(index).ok_or(Errno(libc::ENXIO))?;
-        sectors::write(&mut device, bounce, offset, data).map_err(|DeviceFailed| Errno(libc::EIO))
+        let device = all.get_mut(index).ok_or(Errno(libc::ENXIO))?;
+        sectors::write(device, bounce, offset, data).map_err(|DeviceFailed| Errno(libc::EIO))
     })?;
     if written == 0 && !data.is_empty() { Err(Errno(libc::ENOSPC)) } else { Ok(written) }
 }
@@ -114,7 +157,26 @@ pub(super) fn flush(index: usize) -> Result<(), Errno> {
         }
         return Ok(());
     }
-    let handle = DEVICES.with(|devices| devices.all.get(index).map(|device| device.handle));
-    let handle = handle.ok_or(Errno(libc::ENXIO))?;
-    if hypercall::block_flush(handle) { Ok(()) } else { Err(Errno(libc::EIO)) }
+    let done = DEVICES.with(|devices| {
+        let device = devices.all.get_mut(index).ok_or(Errno(libc::ENXIO))?;
+        let lost = core::mem::take(&mut device.failed);
+        let flushed = if start::tender().features & FEATURE_BLOCK_COMMIT != 0 {
+            device.write_out(true).is_ok()
+        } else {
+            hypercall::block_flush(device.handle)
+        };
+        Ok(flushed && !lost)
+    })?;
+    if done { Ok(()) } else { Err(Errno(libc::EIO)) }
+}
+
+/// Takes all writes that wait to the tender: before the processor waits, and before the program ends.
+pub(super) fn write_out() {
+    DEVICES.with(|devices| {
+        for device in &mut devices.all {
+            if device.write_out(false).is_err() {
+                device.failed = true;
+            }
+        }
+    });
 }

@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hvt_abi::exchange::Exchange;
-use hvt_abi::extension::{self, BlockFlush, MemoryRelease, ProcessCall};
+use hvt_abi::extension::{self, BlockCommit, BlockFlush, BlockWrite, MemoryRelease, ProcessCall};
 use hvt_abi::hypercall::{self as abi, BlockIo, Halt, NetIo, Poll, Puts, Walltime};
 
 /// Address of the tender's function where there is no virtual machine; zero under KVM.
@@ -117,6 +117,24 @@ pub(super) fn net_read(handle: u64, buffer: &mut [u8]) -> Option<usize> {
 pub(super) unsafe fn exchange(argument: &mut Exchange) {
     // SAFETY: the caller's promise.
     unsafe { call(extension::EXCHANGE, argument) };
+}
+
+/// Writes whole blocks, in order, and then flushes if asked to; false when the tender refuses or fails. Only with
+/// [`extension::FEATURE_BLOCK_COMMIT`], and at most [`extension::BLOCK_COMMIT_MAX`] writes.
+///
+/// # Safety
+/// The addresses and lengths of the writes are those of readable memory.
+pub(super) unsafe fn block_commit(handle: u64, writes: &[BlockWrite], flush: bool) -> bool {
+    let mut commit = BlockCommit {
+        handle,
+        writes: writes.as_ptr() as u64,
+        count: u32::try_from(writes.len()).unwrap_or(u32::MAX),
+        flush: u32::from(flush),
+        ..BlockCommit::default()
+    };
+    // SAFETY: the structure is the call's, the list is readable, and the caller vouches for what it names.
+    unsafe { call(extension::BLOCK_COMMIT, &mut commit) };
+    commit.ret == abi::RESULT_OK
 }
 
 /// Gives whole pages back, which read as zero afterwards; false when the tender refuses. Only with

@@ -17,7 +17,7 @@ use crate::files::Errno;
 use super::single::Single;
 use super::start::leak;
 use super::{
-    console, entropy, error, hypercall, memory, net, pthread, start, string, stubs, thread,
+    block, console, entropy, error, hypercall, memory, net, pthread, start, string, stubs, thread,
 };
 
 /// A thread's stack in bytes by default where the tender sets none with guard pages aside.
@@ -155,6 +155,7 @@ extern "C" fn _exit(status: c_int) -> ! {
             stubs::count(),
         ));
     }
+    block::write_out();
     // The host sees eight bits, and 255 would mean that the guest gave up.
     hypercall::halt(status & 0xff)
 }
@@ -180,6 +181,7 @@ extern "C" fn __cxa_atexit(
 
 #[unsafe(no_mangle)]
 extern "C" fn abort() -> ! {
+    block::write_out();
     console::say(format_args!("the program aborted"));
     hypercall::halt(EXIT_ABORT)
 }

@@ -17,7 +17,7 @@ use hvt_abi::extension::POLL_SHUTDOWN;
 use crate::sched::{Channel, Scheduler, ThreadId, Wake};
 
 use super::single::Single;
-use super::{console, cpu, entropy, memory, net, process, time};
+use super::{block, console, cpu, entropy, memory, net, process, time};
 
 /// How long a thread may keep the processor while others could run, in nanoseconds.
 const SLICE: u64 = 10_000_000;
@@ -429,6 +429,9 @@ fn run_next() {
 
 /// Lets the network work, and waits for an event up to `timeout` nanoseconds.
 fn look_outside(timeout: u64, now: u64) {
+    if timeout > 0 {
+        block::write_out();
+    }
     let timeout = memory::return_idle(timeout, now);
     let ready = net::turn(timeout, now);
     let interval = if net::has_devices() { NET_INTERVAL } else { POLL_INTERVAL };
