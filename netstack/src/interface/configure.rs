@@ -6,7 +6,7 @@ use std::time::Duration;
 use smoltcp::wire::{EthernetAddress, Icmpv6Message, Icmpv6Packet, NdiscRepr};
 
 use super::{Port, Wire};
-use crate::config::{ADDRESSES_MAX, InterfaceConfig, Route};
+use crate::config::{ADDRESSES_MAX, InterfaceConfig, Route, is_host};
 use crate::device::Device;
 use crate::packet::Header;
 use crate::slaac::{Question, Slaac};
@@ -43,7 +43,7 @@ impl<D: Device> Port<D> {
     /// Brings together what is known of addresses and routes.
     pub(super) fn reconfigure(&mut self) {
         let mut config = self.given.clone();
-        config.addresses.extend(self.lease.address);
+        config.addresses.extend(self.lease.address.filter(|&(address, _)| is_host(address)));
         let everywhere = |gateway| Route { network: [0; 4].into(), prefix: 0, gateway };
         // Of equal routes the last one wins: those given by hand.
         let mut routes: Vec<_> = self.lease.gateway.map(everywhere).into_iter().collect();

@@ -280,6 +280,7 @@ impl<D: Device> Stack<D> {
         if how == Close::Reset || connection.tcp.readable() > 0 || connection.is_connecting() {
             connection.tcp.abort();
         } else {
+            connection.tcp.orphan();
             connection.tcp.close();
         }
         // Nothing is left to say, or a stub says it. A peer that knows nothing yet has nothing that

@@ -90,9 +90,10 @@ impl Tcp {
             _ => {}
         }
         let end = start + segment.segment_len() as u64;
-        self.check_age(segment, start, now)?;
+        self.check_age(segment, now)?;
         self.check_place(start, end, now)?;
         let acknowledged = self.check_acknowledgement(segment, now)?;
+        self.take_stamp(segment, start, now);
         self.clock.heard(now);
         if self.state == State::SynReceived {
             self.established();
@@ -203,22 +204,24 @@ impl Tcp {
     }
 
     /// Refuses what is older than what arrived (RFC 7323 §5.3).
-    fn check_age(
-        &mut self,
-        segment: &TcpRepr<'_>,
-        start: Position,
-        now: Duration,
-    ) -> Result<(), Refusal> {
-        let (Some(stamps), Some(stamp)) = (&mut self.options.stamps, segment.timestamp) else {
+    fn check_age(&mut self, segment: &TcpRepr<'_>, now: Duration) -> Result<(), Refusal> {
+        let (Some(stamps), Some(stamp)) = (self.options.stamps, segment.timestamp) else {
             return Ok(());
         };
         if stamps.is_old(stamp.tsval, now) {
             return Err(self.answering(DropReason::Stale, segment.payload.is_empty(), now));
         }
-        if start <= self.rx.acknowledged {
+        Ok(())
+    }
+
+    /// Notes the stamp of a segment that passed all checks: whoever could set it blindly could make
+    /// everything look old that the peer sends from then on (RFC 7323 §4.3).
+    fn take_stamp(&mut self, segment: &TcpRepr<'_>, start: Position, now: Duration) {
+        if let (Some(stamps), Some(stamp)) = (&mut self.options.stamps, segment.timestamp)
+            && start <= self.rx.acknowledged
+        {
             stamps.update(stamp.tsval, now);
         }
-        Ok(())
     }
 
     /// Refuses what lies outside of the window (RFC 9293 §3.10.7.4), with an acknowledgement.

@@ -251,8 +251,10 @@ impl Receiver {
         self.limit.saturating_sub(self.queue.len()) as u64
     }
 
+    /// Whether the window should be said to have grown by this much: by what a segment fills, and
+    /// by what its field can say.
     fn worthwhile(&self, growth: u64) -> bool {
-        growth >= (self.offered_segment as u64).min(self.limit as u64 / 2).max(1)
+        growth >= (self.offered_segment as u64).min(self.limit as u64 / 2).max(1 << self.scale)
     }
 }
 
@@ -298,6 +300,26 @@ mod tests {
         assert!(receiver.update_due());
         assert!(receiver.offer() > 30_000 / 32);
         assert!(!receiver.update_due());
+    }
+
+    /// A field whose unit is larger than a segment: an update that could not be said is not sent.
+    #[test]
+    fn updates_end_whatever_the_shift() {
+        for most in [1, 3, 2000, 65_535, 1 << 20, 64 << 20, 1 << 30] {
+            let mut receiver = Receiver::new(most, 1000);
+            let mut buffer = vec![0; 700];
+            for _ in 0..500 {
+                let count = (receiver.right() - receiver.next).min(1000);
+                receiver.take(receiver.next, &vec![2; length(count)], false, 1 << 30);
+                receiver.read(&mut buffer, None, true, Duration::ZERO);
+                if receiver.update_due() {
+                    let before = receiver.right();
+                    receiver.offer();
+                    assert!(receiver.right() > before, "{most}");
+                    assert!(!receiver.update_due(), "{most}");
+                }
+            }
+        }
     }
 
     #[test]

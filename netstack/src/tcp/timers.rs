@@ -26,6 +26,10 @@ pub(crate) struct Clock {
     keepalive_at: Option<Duration>,
     user_timeout: Duration,
     heard: Duration,
+    /// When the peer last acknowledged something new.
+    progressed: Duration,
+    /// Nobody holds the connection any more: a peer that lives but takes nothing is not waited for.
+    orphan: bool,
     /// Since when something waits for the peer.
     waiting: Option<Duration>,
     /// When a challenge, and an answer to a segment outside of the window, was sent last.
@@ -45,6 +49,8 @@ impl Clock {
             keepalive_at: None,
             user_timeout,
             heard: Duration::ZERO,
+            progressed: Duration::ZERO,
+            orphan: false,
             waiting: None,
             challenged: None,
             answered: None,
@@ -81,6 +87,11 @@ impl Tcp {
     /// Probes an idle peer at this interval from the next turn on, or no longer.
     pub(crate) fn set_keepalive(&mut self, interval: Option<Duration>) {
         (self.clock.keepalive, self.clock.keepalive_at) = (interval, None);
+    }
+
+    /// The application let go: the peer has to take what is left, or it is given up.
+    pub(crate) fn orphan(&mut self) {
+        self.clock.orphan = true;
     }
 
     /// How long the peer may be silent while something is unacknowledged (RFC 5482).
@@ -163,7 +174,10 @@ impl Tcp {
             return None;
         }
         match clock.waiting {
-            Some(since) => Some(since.max(clock.heard) + clock.user_timeout),
+            Some(since) => {
+                let life = if clock.orphan { clock.progressed } else { clock.heard };
+                Some(since.max(life) + clock.user_timeout)
+            }
             None => Some(clock.heard + clock.keepalive? + clock.user_timeout),
         }
     }
@@ -187,6 +201,7 @@ impl Tcp {
 
     /// After something was acknowledged.
     pub(super) fn arm_after_progress(&mut self, now: Duration) {
+        self.clock.progressed = now;
         if self.tx.board.is_empty() {
             (self.clock.timeout, self.clock.probe, self.clock.reorder) = (None, None, None);
             return;

@@ -374,3 +374,44 @@ fn without_memory_data_is_refused_and_comes_again() {
     pair.run(Duration::from_secs(5));
     assert_eq!(pair.sides[1].tcp.readable(), 8);
 }
+
+/// Who cannot see the connection must not be able to make its peer's segments look old.
+#[test]
+fn a_blind_stamp_poisons_nothing() {
+    let mut pair = Pair::calm();
+    pair.sides[0].tcp.write(&stream(0, 50_000), usize::MAX);
+    for round in 0..200u32 {
+        pair.step();
+        pair.read(1, 1 << 20);
+        let tcp = &mut pair.sides[1].tcp;
+        let next = tcp.rx.numbers.wire(tcp.rx.next);
+        let una = tcp.tx.numbers.wire(tcp.tx.una);
+        let future = tcp.options.stamps.unwrap().recent().wrapping_add(1 << 30);
+        // Before the window; and within it with an acknowledgement of what was never sent.
+        for (sequence, acknowledged) in
+            [(next.wrapping_sub(100_000 + round), una), (next, una.wrapping_add(1_000_000))]
+        {
+            let mut forged =
+                bare_segment(&pair.sides[0].key, TcpControl::None, sequence, Some(acknowledged), 9);
+            forged.timestamp = Some(smoltcp::wire::TcpTimestampRepr { tsval: future, tsecr: 0 });
+            assert!(pair.sides[1].tcp.receive(&forged, 1 << 20, pair.now).is_err());
+        }
+    }
+    assert!(pair.sides[1].read == stream(0, 50_000));
+}
+
+#[test]
+fn an_orphan_does_not_wait_for_a_peer_that_takes_nothing() {
+    let small = Settings { receive_buffer: 4000, ..settings() };
+    let impatient = Settings { user_timeout: Duration::from_secs(60), ..settings() };
+    let weather = Weather { delay: ms(10), ..Weather::default() };
+    let mut pair = Pair::new(1, weather, [impatient, small]);
+    pair.sides[0].tcp.write(&stream(0, 20_000), usize::MAX);
+    pair.run(Duration::from_secs(100));
+    assert_eq!(pair.sides[0].tcp.state(), State::Established, "an application may wait");
+    pair.sides[0].tcp.orphan();
+    pair.sides[0].tcp.close();
+    pair.run(Duration::from_secs(100));
+    assert_eq!(pair.sides[0].tcp.state(), State::Closed);
+    assert_eq!(pair.sides[1].tcp.take_failure(), Some(SocketError::ConnectionReset));
+}
