@@ -5,7 +5,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A TCP server on a free loopback port that lives until the test process ends.
+use crate::unikernel::backend_address;
+
+/// A TCP server on a free port (of the loopback, where the gateway is a process of this machine) that lives until the test process ends.
 #[derive(Clone, Debug)]
 pub struct Backend {
     address: SocketAddr,
@@ -18,7 +20,7 @@ impl Backend {
     /// # Panics
     /// If there is no free port.
     pub fn serve(handle: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let listener = TcpListener::bind((backend_address(), 0)).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);

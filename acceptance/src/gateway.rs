@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use tempfile::TempDir;
 
 use crate::peer::{Process, run};
 use crate::programs::program;
+use crate::unikernel::{Networks, Way, addresses, way};
 
 /// The domain that every test gateway serves.
 pub const DOMAIN: &str = "apps.localhost";
@@ -22,6 +26,8 @@ pub struct Gateway {
     folder: TempDir,
     arguments: Vec<String>,
     process: Option<Process>,
+    /// Where the gateway is a unikernel.
+    networks: Option<Networks>,
     /// Where TLS is terminated.
     pub https: SocketAddr,
     /// Where port 80's work is done.
@@ -51,6 +57,7 @@ impl Gateway {
             folder,
             arguments: options.iter().map(|&o| o.to_owned()).collect(),
             process: None,
+            networks: None,
             https: nowhere,
             http: nowhere,
             control: nowhere,
@@ -66,6 +73,9 @@ impl Gateway {
     /// # Panics
     /// If it does not come up.
     pub fn spawn(&mut self) {
+        if way() != Way::Host {
+            return self.spawn_unikernel();
+        }
         let ready = self.path("ready.json");
         let _ = std::fs::remove_file(&ready);
         let mut command = Command::new(program("tlstunnel"));
@@ -108,6 +118,49 @@ impl Gateway {
         self.control = address("control");
         self.metrics = address("metrics");
         self.dns = bound["dns"][0].as_str().and_then(|address| address.parse().ok());
+    }
+
+    /// The same as a unikernel. There are no files in it: the key is an argument, and the certificate comes from a CA of
+    /// the harness, by the control tool.
+    fn spawn_unikernel(&mut self) {
+        let networks = *self.networks.get_or_insert_with(Networks::make);
+        [self.https, self.http, self.control, self.metrics] = addresses(&networks);
+        let first = !self.key_file().exists();
+        if first {
+            let mut command = Command::new(program("tlstunnel-ctl"));
+            command.args(["key", "generate", "--out"]).arg(self.key_file());
+            assert!(run(&mut command, b"", CTL_LIMIT).status.success(), "a new key");
+        }
+        let key = std::fs::read_to_string(self.key_file()).expect("key file");
+        let mut command = networks.command(&self.storage());
+        command
+            .args(["--storage", "/dev/storage", "--domains", DOMAIN, "--key", key.trim()])
+            .args(["--control", &self.control.to_string()])
+            .args(["--metrics", &self.metrics.to_string()])
+            .args(&self.arguments);
+        self.process = Some(Process::start(&mut command, &self.path("log")));
+        let end = std::time::Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect_timeout(&self.control, Duration::from_secs(1)).is_err() {
+            let ended = self.process.as_mut().expect("started").0.try_wait().expect("status");
+            assert!(
+                ended.is_none() && std::time::Instant::now() < end,
+                "the unikernel did not come up ({ended:?}):\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if first {
+            let [ca, chain, private] =
+                [self.ca_file(), self.path("wildcard.pem"), self.path("wildcard.key")];
+            wildcard(&ca, &chain, &private);
+            let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+            self.ctl(&["cert", "set", "--cert", &text(&chain), "--key", &text(&private)]);
+        }
+    }
+
+    /// What curl needs to find a name of this gateway, whatever address that has.
+    pub fn curl_options(&self) -> [String; 2] {
+        ["--connect-to".to_owned(), format!("::{}:", self.https.ip())]
     }
 
     /// Gives the next process another value of `option`.
@@ -235,4 +288,20 @@ impl Gateway {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// Makes a CA, and a certificate under it for [`DOMAIN`] and all names in it.
+fn wildcard(ca_file: &Path, chain_file: &Path, key_file: &Path) {
+    let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
+    parameters.distinguished_name.push(DnType::CommonName, "the harness's CA");
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate().expect("a key");
+    let ca = CertifiedIssuer::self_signed(parameters, key).expect("a CA");
+    let names = vec![DOMAIN.to_owned(), format!("*.{DOMAIN}")];
+    let key = KeyPair::generate().expect("a key");
+    let leaf = CertificateParams::new(names).expect("names").signed_by(&key, &ca).expect("signed");
+    std::fs::write(ca_file, ca.pem()).expect("written");
+    std::fs::write(chain_file, leaf.pem()).expect("written");
+    std::fs::write(key_file, key.serialize_pem()).expect("written");
 }

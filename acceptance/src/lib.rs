@@ -14,6 +14,7 @@ pub mod name_server;
 pub mod pebble;
 pub mod peer;
 pub mod programs;
+pub mod unikernel;
 pub mod zone_signer;
 
 pub use gateway::Gateway;

@@ -17,8 +17,16 @@ const SOURCES: [&str; 5] =
 /// # Panics
 /// If cargo cannot build it.
 pub fn program(name: &str) -> PathBuf {
+    folder().join(name)
+}
+
+/// The folder of the workspace's programs, which are fresh.
+///
+/// # Panics
+/// If cargo cannot build them.
+pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
+    FOLDER.get_or_init(|| {
         // Test executables lie in target/PROFILE/deps, programs in target/PROFILE.
         let own = std::env::current_exe().expect("the test's own file");
         let folder = own.parent().and_then(Path::parent).expect("target/PROFILE").to_owned();
@@ -39,8 +47,7 @@ pub fn program(name: &str) -> PathBuf {
             assert!(built, "cargo could not build the programs");
         }
         folder
-    });
-    folder.join(name)
+    })
 }
 
 fn changed(file: &Path) -> Option<SystemTime> {

@@ -1,0 +1,220 @@
+//! The gateway as a unikernel: the image, the tender, and a network of its own for each gateway.
+//!
+//! `ACCEPTANCE_WAY` says how gateways run: `host` (the default), `hvt` in a virtual machine, `hvt-process` as a confined
+//! process. In the last two every gateway has two TAP interfaces in the network namespace of the test process, which must
+//! be one made for it: [`enter_namespace`] or `unshare --net`.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use hvt_image::build;
+use hvt_image::project::{Project, Wanted};
+
+use crate::programs::folder;
+
+/// The size of a gateway's block device.
+const STORAGE: u64 = 64 << 20;
+/// Where backends are, behind the private networks.
+const BACKENDS: Ipv4Addr = Ipv4Addr::new(10, 72, 0, 1);
+
+/// How gateways run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As a process of this machine.
+    Host,
+    /// In a virtual machine.
+    Hvt,
+    /// The image as a confined process.
+    HvtProcess,
+}
+
+/// How gateways run in this test process.
+///
+/// # Panics
+/// If `ACCEPTANCE_WAY` is none of the three.
+pub fn way() -> Way {
+    match std::env::var("ACCEPTANCE_WAY").as_deref() {
+        Err(_) | Ok("host") => Way::Host,
+        Ok("hvt") => Way::Hvt,
+        Ok("hvt-process") => Way::HvtProcess,
+        Ok(other) => panic!("ACCEPTANCE_WAY={other}: host, hvt or hvt-process"),
+    }
+}
+
+/// The address that backends listen on, so that gateways reach them.
+pub fn backend_address() -> IpAddr {
+    match way() {
+        Way::Host => Ipv4Addr::LOCALHOST.into(),
+        _ => {
+            prepare();
+            BACKENDS.into()
+        }
+    }
+}
+
+/// Runs the calling test again in a network namespace of its own with this way; false in the test process itself, which
+/// then goes on. True when it has been run, or can't be run here.
+///
+/// # Panics
+/// If the test fails there, or what it needs is missing and `REQUIRE_PEERS=1` is set.
+pub fn enter_namespace(test: &str, way: &str) -> bool {
+    if std::env::var_os("ACCEPTANCE_WAY").is_some() {
+        return false;
+    }
+    if let Some(missing) = missing(way == "hvt") {
+        assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"), "{missing}");
+        println!("SKIPPED: {missing}");
+        return true;
+    }
+    let own = std::env::current_exe().expect("the test's own file");
+    let output = Command::new("unshare")
+        .arg("--net")
+        .arg(own)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env("ACCEPTANCE_WAY", way)
+        .output()
+        .expect("unshare starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{test} as {way}:\n{said}\n{complained}");
+    assert!(said.contains("1 passed"), "there is no test {test}:\n{said}");
+    true
+}
+
+fn missing(kvm: bool) -> Option<&'static str> {
+    let tap = "ip tuntap add probe mode tap";
+    let made = Command::new("unshare").args(["--net", "sh", "-c", tap]).output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        return Some("no TAP interfaces: root and the command ip are needed");
+    }
+    let device = File::options().read(true).write(true).open("/dev/kvm");
+    (kvm && device.is_err()).then_some("/dev/kvm can't be opened")
+}
+
+/// The image of a package, built if it is not fresh.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn image(package: &str) -> PathBuf {
+    let project = Project::read().expect("the workspace");
+    build::build(&project, package, Wanted::Program(None)).expect("an image")
+}
+
+/// The gateway's image, built once.
+fn gateway_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| image("tlstunnel"))
+}
+
+/// The networks of one gateway. They go away with the namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Networks {
+    number: u8,
+}
+
+impl Networks {
+    /// Two TAP interfaces that nobody else has.
+    ///
+    /// # Panics
+    /// If they cannot be made.
+    pub fn make() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        prepare();
+        let networks = Self { number: NEXT.fetch_add(1, Ordering::SeqCst) };
+        for (name, net) in [(networks.service_tap(), 70), (networks.private_tap(), 71)] {
+            let own = format!("10.{net}.{}.1/24", networks.number);
+            ip(&["tuntap", "add", &name, "mode", "tap"]);
+            ip(&["address", "add", &own, "dev", &name]);
+            ip(&["link", "set", &name, "up"]);
+        }
+        networks
+    }
+
+    /// The gateway's address for its clients.
+    pub fn service(&self) -> IpAddr {
+        Ipv4Addr::new(10, 70, self.number, 2).into()
+    }
+
+    /// The gateway's address for its backends and its administrator.
+    pub fn private(&self) -> IpAddr {
+        Ipv4Addr::new(10, 71, self.number, 2).into()
+    }
+
+    fn service_tap(&self) -> String {
+        format!("service{}", self.number)
+    }
+
+    fn private_tap(&self) -> String {
+        format!("private{}", self.number)
+    }
+
+    /// The tender with the image, the networks and this storage; the program's own arguments come behind.
+    ///
+    /// # Panics
+    /// If the storage or the image cannot be made.
+    pub fn command(&self, storage: &Path) -> Command {
+        if !storage.exists() {
+            File::create(storage).expect("storage").set_len(STORAGE).expect("room");
+        }
+        let mut command = Command::new(hvt());
+        command.args(["--mem=256", "--stats"]);
+        if way() == Way::HvtProcess {
+            command.arg("--backend=process");
+        }
+        command
+            .arg(format!("--net:service={}", self.service_tap()))
+            .arg(format!("--net:private={}", self.private_tap()))
+            .arg(format!("--block:storage={}", storage.display()))
+            .arg("--")
+            .arg(gateway_image())
+            .arg(format!("--ipv4={}/24", self.service()))
+            .arg(format!("--private-ipv4={}/24", self.private()))
+            .arg(format!("--private-ipv4-gateway=10.71.{}.1", self.number));
+        command
+    }
+}
+
+/// The gateway's addresses behind its networks.
+pub fn addresses(networks: &Networks) -> [SocketAddr; 4] {
+    let (service, private) = (networks.service(), networks.private());
+    [(service, 443), (service, 80), (private, 1234), (private, 9090)].map(SocketAddr::from)
+}
+
+/// The tender: `HVT` names it, or cargo builds it beside the tests.
+fn hvt() -> PathBuf {
+    static HVT: OnceLock<PathBuf> = OnceLock::new();
+    let path = HVT.get_or_init(|| {
+        let named = std::env::var_os("HVT").map(PathBuf::from);
+        let hvt = named.unwrap_or_else(|| folder().join("hvt"));
+        assert!(hvt.exists(), "there is no hvt: cargo build -p hvt-tender");
+        hvt
+    });
+    path.clone()
+}
+
+/// Brings the loopback and the backends' address up, once.
+fn prepare() {
+    static PREPARED: OnceLock<()> = OnceLock::new();
+    PREPARED.get_or_init(|| {
+        // A new namespace has nothing but a loopback; test programs before this one may have left their TAPs.
+        let interfaces = std::fs::read_to_string("/proc/self/net/dev").expect("proc");
+        let names = interfaces.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
+        for name in names.filter(|name| *name != "lo") {
+            let left = name.starts_with("service") || name.starts_with("private");
+            assert!(left, "there is {name}: this needs a namespace: unshare --net");
+            ip(&["link", "delete", name]);
+        }
+        ip(&["link", "set", "lo", "up"]);
+        ip(&["address", "replace", &format!("{BACKENDS}/32"), "dev", "lo"]);
+    });
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().expect("ip starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments:?}: {said}");
+}
