@@ -9,7 +9,7 @@ use certify::files::{FileError, Files};
 use certify::http::Client;
 use certify::options::AcmeOptionsError;
 use certify::self_signed::{self, SelfSignedError};
-use certify::{Certificate, Reports, Settings, Source};
+use certify::{Certificate, CertificateTable, Reports, Settings, Source};
 
 use super::authority::{Addresses, Authority};
 use super::{Names, Tls};
@@ -66,8 +66,15 @@ pub struct Start {
     pub names: Names,
     /// How the work with the authority goes.
     pub reports: Reports,
-    watched: Option<(Files, Duration)>,
+    watched: Option<Watched>,
     work: Option<(Authority, Settings, Client)>,
+}
+
+/// Certificate files, how often they are looked at, and from how many seconds before its end on a certificate is spoken of.
+struct Watched {
+    files: Files,
+    every: Duration,
+    alert: i64,
 }
 
 impl Start {
@@ -103,27 +110,31 @@ impl Start {
             }
             None => None,
         };
-        let watched = Some((files, options.files.poll()));
+        let (every, alert) = (options.files.poll(), options.files.alert());
+        let watched = Some(Watched { files, every, alert });
         Ok(Some(Self { tls, names, reports: Reports::default(), watched, work }))
     }
 
     /// The work with the authority and the watch over certificate files; none when this was called before. It goes on until
     /// it is dropped.
     pub fn work(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
-        let (files, every) = self.watched.take()?;
+        let Watched { files, every, alert } = self.watched.take()?;
         let (work, reports, tls) = (self.work.take(), self.reports.clone(), Arc::clone(&self.tls));
         let watch =
             files.watch(every, certify::system_clock(), reports.clone(), move |replacement| {
                 tls.replace(&replacement);
                 std::future::ready(Ok(()))
             });
+        let tls = Arc::clone(&self.tls);
+        let shown = move || CertificateTable::clone(&tls.certificates());
+        let announce = certify::endings::announce(alert, certify::system_clock(), shown);
         Some(async move {
             let obtain = async {
                 if let Some((authority, settings, client)) = work {
                     authority.run(settings, client, reports).await;
                 }
             };
-            tokio::join!(obtain, watch);
+            tokio::join!(obtain, watch, announce);
         })
     }
 }
