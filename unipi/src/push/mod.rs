@@ -155,7 +155,7 @@ async fn receive(site: Arc<Hosted>, by: &str, parts: &Parts, body: Incoming) -> 
     const RESULT: &str = "application/x-git-receive-pack-result";
     let mut pieces = match open(parts, body, REQUEST) {
         Ok(pieces) => pieces,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let (known, hash) = {
         let trees = site.deploying.lock().await;
@@ -199,17 +199,18 @@ async fn receive(site: Arc<Hosted>, by: &str, parts: &Parts, body: Incoming) -> 
 }
 
 /// The pieces of a request's body, if it is what it should be.
-fn open(parts: &Parts, body: Incoming, kind: &str) -> Result<Pieces, Response<Chunks>> {
+fn open(parts: &Parts, body: Incoming, kind: &str) -> Result<Pieces, Box<Response<Chunks>>> {
     let is_kind = parts.headers.get(CONTENT_TYPE).is_some_and(|value| value == kind);
     if !is_kind {
-        return Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Only git speaks here.\n"));
+        let text = "Only git speaks here.\n";
+        return Err(Box::new(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)));
     }
     match parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(Pieces::plain(body)),
         Some(b"gzip" | b"x-gzip") => Ok(Pieces::gzip(body)),
         Some(_) => {
             let text = "Bodies are plain or compressed with gzip.\n";
-            Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+            Err(Box::new(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)))
         }
     }
 }

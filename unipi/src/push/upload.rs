@@ -61,7 +61,7 @@ pub(super) async fn answer(site: &Hosted, parts: &Parts, body: Incoming) -> Resp
     const RESULT: &str = "application/x-git-upload-pack-result";
     let mut pieces = match open(parts, body, REQUEST) {
         Ok(pieces) => pieces,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let read = async {
         let mut request = BytesMut::new();

@@ -263,7 +263,7 @@ impl Generations {
         state.last = snapshot.last.max(state.kept.back().map_or(0, |newest| newest.number));
         state.pinned = snapshot.pinned;
         let current = state.kept.iter().find(|kept| Some(kept.number) == snapshot.current);
-        let current = current.or(state.kept.back()).cloned();
+        let current = current.or_else(|| state.kept.back()).cloned();
         self.current.store(current.map(Arc::new));
     }
 

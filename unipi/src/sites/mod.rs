@@ -179,7 +179,8 @@ impl Sites {
             hosts.insert(DEFAULT.to_owned(), self.hosted(DEFAULT.to_owned(), config, true));
         }
         let mut restoring = tokio::task::JoinSet::new();
-        for site in hosts.values().cloned() {
+        for site in hosts.values() {
+            let site = Arc::clone(site);
             restoring.spawn(async move { site.restore().await });
         }
         self.hosts.store(Arc::new(hosts));
