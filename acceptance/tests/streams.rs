@@ -10,6 +10,7 @@ use acceptance::backend::Backend;
 use acceptance::client::Tls;
 use acceptance::gateway::DOMAIN;
 use acceptance::peer::{Process, available, eventually, run};
+use acceptance::unikernel::backend_address;
 use acceptance::{Gateway, client};
 use rustls::ClientConfig;
 use sha2::{Digest, Sha256};
@@ -243,7 +244,9 @@ fn http_2_end_to_end_where_the_route_allows_it() {
         return;
     }
     let gateway = Gateway::start();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind((backend_address(), 0)).unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
     let folder = gateway.folder();
     let file = folder.join("nginx.conf");
     let text = format!(
