@@ -1,6 +1,7 @@
 //! What a program gives to have its certificates looked after.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
@@ -69,4 +70,40 @@ pub trait Host: Send + Sync + 'static {
 
     /// Ends what [`Host::publish`] began.
     fn withdraw(&self, challenge: &Challenge);
+}
+
+/// A handle on a program is as good as the program.
+impl<H: Host> Host for Arc<H> {
+    fn wanted(&self) -> (u64, Vec<Wanted>) {
+        H::wanted(self)
+    }
+
+    async fn changed(&self, since: u64) {
+        H::changed(self, since).await;
+    }
+
+    async fn records(&self) -> Result<Vec<Record>, HostError> {
+        H::records(self).await
+    }
+
+    async fn save(&self, key: String, record: Option<Zeroizing<Vec<u8>>>) -> Result<(), HostError> {
+        H::save(self, key, record).await
+    }
+
+    async fn install(
+        &self,
+        name: String,
+        chain_pem: String,
+        key_pem: Zeroizing<String>,
+    ) -> Result<(), HostError> {
+        H::install(self, name, chain_pem, key_pem).await
+    }
+
+    fn publish(&self, challenge: &Challenge) {
+        H::publish(self, challenge);
+    }
+
+    fn withdraw(&self, challenge: &Challenge) {
+        H::withdraw(self, challenge);
+    }
 }

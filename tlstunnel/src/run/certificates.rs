@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use certify::dns::responder::{Sockets, Zones};
+use certify::dns::responder::Zones;
 use certify::files::Files;
 use certify::http::Resolve;
 use certify::options::AcmeOptions;
@@ -16,7 +16,6 @@ use certify::{
 };
 use config_proto::message::Refusal;
 use config_proto::model::{Route, RouteName};
-use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use super::RunError;
@@ -126,19 +125,6 @@ pub(super) async fn while_serving(gateway: Arc<Gateway>, work: impl Future<Outpu
     tokio::select! {
         () = work => {}
         _ = phase.wait_for(|phase| *phase != Phase::Serving) => {}
-    }
-}
-
-/// Answers for delegated zones; drop the future to stop.
-pub(super) async fn answer(zones: Arc<Zones>, sockets: Vec<Sockets>) {
-    let mut serving = JoinSet::new();
-    for socket in sockets {
-        serving.spawn(socket.serve(Arc::clone(&zones)));
-    }
-    while let Some(ended) = serving.join_next().await {
-        if let Ok(Err(error)) = ended {
-            tracing::error!(%error, "delegated zones are not answered for");
-        }
     }
 }
 

@@ -163,7 +163,7 @@ pub fn run(
         if let Some(self::certificates::Work { keeper, zones }) = obtaining {
             tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), keeper.run()));
             if let Some(zones) = zones {
-                let answering = self::certificates::answer(zones, dns);
+                let answering = certify::dns::responder::serve(zones, dns);
                 tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), answering));
             }
         }

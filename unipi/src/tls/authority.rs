@@ -1,17 +1,14 @@
 //! Has [`certify`] look after the certificates of the names that are served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blockdev::Table;
-use certify::http::{Client, Resolve};
+use certify::http::Resolve;
 use certify::schedule::Validity;
-use certify::{
-    Certificate, Challenge, Current, Host, HostError, Keeper, Record, Reports, Settings, Source,
-    Wanted,
-};
+use certify::{Certificate, Challenge, Current, Host, HostError, Record, Source, Wanted};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -36,16 +33,23 @@ struct Obtained {
 pub struct Authority {
     tls: Arc<Tls>,
     names: Names,
+    /// Names that are wanted without being served under exactly this name: wildcards.
+    domains: Vec<String>,
     storage: Option<Storage>,
     /// Records, where there is no storage.
     memory: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Authority {
-    /// Looks after the certificates of `names`, which `tls` shows. Without storage, every start asks the authority for
+    /// Looks after the certificates of `names` and `domains`, which `tls` shows. Without storage, every start asks the authority for
     /// all certificates again, which its limits will not bear for long.
-    pub fn new(tls: Arc<Tls>, names: Names, storage: Option<Storage>) -> Self {
-        Self { tls, names, storage, memory: Mutex::default() }
+    pub fn new(
+        tls: Arc<Tls>,
+        names: Names,
+        domains: Vec<String>,
+        storage: Option<Storage>,
+    ) -> Self {
+        Self { tls, names, domains, storage, memory: Mutex::default() }
     }
 
     /// Shows the certificates that were kept. What cannot be read is said aloud, and obtained again. Blocks: for the
@@ -73,11 +77,6 @@ impl Authority {
         Ok(())
     }
 
-    /// Works for ever; drop the future to stop.
-    pub async fn run(self, settings: Settings, client: Client, reports: Reports) {
-        Keeper::new(self, settings, client, certify::system_clock(), reports).run().await;
-    }
-
     fn current(&self, name: &str) -> Option<Option<Current>> {
         let table = self.tls.certificates();
         match table.find(Some(name)).map(|shown| (shown.source(), shown)) {
@@ -97,6 +96,8 @@ impl Authority {
 impl Host for Authority {
     fn wanted(&self) -> (u64, Vec<Wanted>) {
         let (version, names) = self.names.all();
+        let names: BTreeSet<String> =
+            names.into_iter().chain(self.domains.iter().cloned()).collect();
         let wanted = names.into_iter().filter_map(|name| {
             let current = self.current(&name)?;
             Some(Wanted { name, current })

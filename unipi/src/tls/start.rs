@@ -1,15 +1,16 @@
 //! From options to TLS: certificates from files and for development, and the work with an authority.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use certify::certificate::CertificateError;
+use certify::dns::responder::{Sockets, Zones};
 use certify::files::{FileError, Files};
-use certify::http::Client;
-use certify::options::AcmeOptionsError;
+use certify::options::{AcmeOptions, AcmeOptionsError};
 use certify::self_signed::{self, SelfSignedError};
-use certify::{Certificate, CertificateTable, Reports, Settings, Source};
+use certify::{Certificate, CertificateTable, Keeper, Reports, Settings, Source};
 
 use super::authority::{Addresses, Authority};
 use super::{Names, Tls};
@@ -53,6 +54,14 @@ pub enum TlsError {
     /// The authority.
     #[error(transparent)]
     Acme(#[from] AcmeOptionsError),
+    /// Where delegated zones are to be answered for.
+    #[error("cannot answer DNS at {address}: {error}")]
+    Dns {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The storage.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -67,7 +76,54 @@ pub struct Start {
     /// How the work with the authority goes.
     pub reports: Reports,
     watched: Option<Watched>,
-    work: Option<(Authority, Settings, Client)>,
+    work: Option<Work>,
+}
+
+/// The work with an authority.
+struct Work {
+    keeper: Keeper<Arc<Authority>>,
+    /// Zones to answer for meanwhile, and where.
+    zones: Option<(Arc<Zones>, Vec<Sockets>)>,
+}
+
+impl Work {
+    fn new(
+        options: &AcmeOptions,
+        settings: Settings,
+        authority: Authority,
+        reports: Reports,
+    ) -> Result<Self, TlsError> {
+        let client = options.client(Addresses(Vec::new()))?;
+        let (authority, clock) = (Arc::new(authority), certify::system_clock());
+        let txt = options.txt(&client, Arc::clone(&clock), Arc::clone(&authority))?;
+        let mut keeper = Keeper::new(authority, settings, client, clock, reports);
+        let mut zones = None;
+        if let Some(txt) = txt {
+            keeper = keeper.with_txt(txt.publisher);
+            zones = txt.zones;
+        }
+        let bind = |address: &SocketAddr| {
+            Sockets::bind(*address, false)
+                .map_err(|error| TlsError::Dns { address: *address, error })
+        };
+        let zones = match zones {
+            Some(zones) => {
+                let sockets = options.dns.acme_dns_listen.iter().map(bind);
+                Some((zones, sockets.collect::<Result<_, _>>()?))
+            }
+            None => None,
+        };
+        Ok(Self { keeper, zones })
+    }
+
+    async fn run(self) {
+        let answer = async {
+            if let Some((zones, sockets)) = self.zones {
+                certify::dns::responder::serve(zones, sockets).await;
+            }
+        };
+        tokio::join!(self.keeper.run(), answer);
+    }
 }
 
 /// Certificate files, how often they are looked at, and from how many seconds before its end on a certificate is spoken of.
@@ -98,21 +154,23 @@ impl Start {
         if options.self_signed {
             tls.show(for_development(options)?);
         }
+        let reports = Reports::default();
         let work = match options.settings() {
             Some(settings) => {
                 if options.hostname.is_empty() && !many {
                     return Err(TlsError::NoName);
                 }
-                let client = options.acme.client(Addresses(Vec::new()))?;
-                let authority = Authority::new(Arc::clone(&tls), names.clone(), storage.cloned());
+                let domains = options.acme.dns.acme_domain.clone();
+                let storage = storage.cloned();
+                let authority = Authority::new(Arc::clone(&tls), names.clone(), domains, storage);
                 authority.restore()?;
-                Some((authority, settings, client))
+                Some(Work::new(&options.acme, settings, authority, reports.clone())?)
             }
             None => None,
         };
         let (every, alert) = (options.files.poll(), options.files.alert());
         let watched = Some(Watched { files, every, alert });
-        Ok(Some(Self { tls, names, reports: Reports::default(), watched, work }))
+        Ok(Some(Self { tls, names, reports, watched, work }))
     }
 
     /// The work with the authority and the watch over certificate files; none when this was called before. It goes on until
@@ -130,8 +188,8 @@ impl Start {
         let announce = certify::endings::announce(alert, certify::system_clock(), shown);
         Some(async move {
             let obtain = async {
-                if let Some((authority, settings, client)) = work {
-                    authority.run(settings, client, reports).await;
+                if let Some(work) = work {
+                    work.run().await;
                 }
             };
             tokio::join!(obtain, watch, announce);

@@ -16,5 +16,5 @@ mod zones;
 
 pub use answer::{MAX_UDP_ANSWER, Transport, answer};
 pub use limit::{Limiter, Verdict};
-pub use sockets::Sockets;
+pub use sockets::{Sockets, serve};
 pub use zones::{DelegatedZones, MAX_VALUES, Zones, ZonesError};

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::task::JoinSet;
 
 use super::serve::{serve_tcp, serve_udp};
 use super::zones::Zones;
@@ -66,5 +67,18 @@ impl Sockets {
         let tcp = tokio::net::TcpListener::from_std(self.tcp)?;
         tokio::join!(serve_udp(udp, Arc::clone(&zones)), serve_tcp(tcp, zones));
         Ok(())
+    }
+}
+
+/// Answers questions about `zones` at all of `sockets`; drop the future to stop.
+pub async fn serve(zones: Arc<Zones>, sockets: Vec<Sockets>) {
+    let mut serving = JoinSet::new();
+    for socket in sockets {
+        serving.spawn(socket.serve(Arc::clone(&zones)));
+    }
+    while let Some(ended) = serving.join_next().await {
+        if let Ok(Err(error)) = ended {
+            tracing::error!(%error, "delegated zones are not answered for");
+        }
     }
 }
