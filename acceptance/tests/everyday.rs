@@ -90,7 +90,7 @@ fn port_80_redirects_and_says_nothing_else() {
 fn names_survive_kill_9() {
     let kills = std::env::var("KILLS").ok().and_then(|kills| kills.parse().ok());
     // A virtual machine that is gone resets no connection: the control tool finds out by its time limit.
-    let kills = kills.unwrap_or(if way() == Way::Host { 200 } else { 3 });
+    let kills = kills.unwrap_or_else(|| if way() == Way::Host { 200 } else { 3 });
     let mut gateway = Gateway::start_with(&["--storage-size", "16MiB"]);
     let mut acknowledged = BTreeSet::new();
     for i in 0..kills {
