@@ -425,8 +425,8 @@ unsafe extern "C" fn getsockopt(
             network.option(socket, level, option)
         }),
         // A pair inside of the program has no pending errors.
-        Ok(false) => only_pair(fd)
-            .and_then(|()| if error { Ok(Value::Int(0)) } else { Err(Errno(libc::ENOPROTOOPT)) }),
+        Ok(false) if error => only_pair(fd).map(|()| Value::Int(0)),
+        Ok(false) => only_pair(fd).and(Err(Errno(libc::ENOPROTOOPT))),
         Err(error) => Err(error),
     };
     status(found.map(|found| {
