@@ -223,6 +223,30 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_read_again_takes_the_place_of_the_old_one_and_not_of_a_stronger() {
+        let ca = authority();
+        let old = certificate(&ca, &["a.example", "b.example"]);
+        let other = certificate(&ca, &["c.example"]);
+        let stronger = certificate(&ca, &["b.example"]);
+        let mut table = CertificateTable::default();
+        for certificate in [&old, &other, &stronger] {
+            table.insert(Arc::clone(certificate));
+        }
+        let new = certificate(&ca, &["b.example", "c.example", "d.example"]);
+        let is_stronger = |shown: &Certificate| shown.sha256() == stronger.sha256();
+        table.replace(old.sha256(), Arc::clone(&new), is_stronger);
+        assert_eq!(shown(&table, "a.example"), None, "it is not among the names any more");
+        assert_eq!(shown(&table, "b.example"), Some(stronger.sha256()));
+        assert_eq!(shown(&table, "c.example"), Some(new.sha256()));
+        assert_eq!(shown(&table, "d.example"), Some(new.sha256()));
+        assert_eq!(table.default_certificate().unwrap().sha256(), new.sha256());
+        assert_eq!(table.len(), 2);
+        // What is replaced by itself stays, as when only its intermediates have changed.
+        table.replace(new.sha256(), Arc::clone(&new), is_stronger);
+        assert_eq!((table.len(), shown(&table, "d.example")), (2, Some(new.sha256())));
+    }
+
+    #[test]
     fn removal_takes_names_away() {
         let ca = authority();
         let (a, b) = (certificate(&ca, &["a.example"]), certificate(&ca, &["b.example"]));
