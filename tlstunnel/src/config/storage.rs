@@ -118,6 +118,24 @@ pub(super) struct Edit {
     pub(super) keep: u32,
 }
 
+impl Edit {
+    /// Whether nothing is put into the store but the record of the change itself.
+    fn only_removes(&self) -> bool {
+        self.routes.iter().all(|change| change.after.is_none())
+            && self.keys.iter().all(|(_, record)| record.is_none())
+            && self.certificates.iter().all(|(_, record)| record.is_none())
+    }
+}
+
+/// How much of the history a change takes off.
+#[derive(Clone, Copy, Debug)]
+enum Eviction {
+    /// What is older than is kept, a piece at a time.
+    Paced,
+    /// Everything that undoing a change that waits does not need.
+    All,
+}
+
 /// The store with its schema.
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
@@ -303,6 +321,18 @@ impl Storage {
     /// # Errors
     /// After [`StoreError::Device`] only [`Storage::head`] can tell whether it happened.
     pub(super) fn commit(&self, edit: &Edit) -> Result<u64, StorageError> {
+        match self.try_commit(edit, Eviction::Paced) {
+            // Whoever clears up a full store must succeed, and what the history holds is the least that is needed.
+            Err(StorageError::Store(StoreError::Full { .. })) if edit.only_removes() => {
+                let oldest = self.try_commit(edit, Eviction::All)?;
+                tracing::warn!(oldest, "the store is full: the history has given way");
+                Ok(oldest)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn try_commit(&self, edit: &Edit, eviction: Eviction) -> Result<u64, StorageError> {
         self.store.write(|tx| {
             let stored: HeadRecord = match tx.get(Table(META), HEAD)? {
                 Some(bytes) => decode(META, HEAD, &bytes)?,
@@ -311,6 +341,7 @@ impl Storage {
             if stored.generation != edit.number - 1 {
                 return Err(StorageError::Ahead);
             }
+            let oldest = evict(tx, edit, eviction)?;
             write_change(tx, edit)?;
             for (id, record) in &edit.keys {
                 self.put_secret(tx, KEYS, id.as_str().as_bytes(), record.as_ref())?;
@@ -318,7 +349,6 @@ impl Storage {
             for (sha256, record) in &edit.certificates {
                 self.put_secret(tx, CERTIFICATES, sha256.as_bytes(), record.as_ref())?;
             }
-            let oldest = evict(tx, edit)?;
             let head =
                 HeadRecord { generation: edit.number, oldest, pending: edit.pending.clone() };
             put(tx, META, HEAD, &head)?;
@@ -486,14 +516,22 @@ pub(super) fn write_change(tx: &mut WriteTx<'_>, edit: &Edit) -> Result<(), Stor
 ///
 /// A generation's own record goes at once, and with it the generation. What it did to each route stays behind without
 /// an owner and goes by and by: a generation of many thousand routes must not make the change that drops it slow.
-fn evict(tx: &mut WriteTx<'_>, edit: &Edit) -> Result<u64, StorageError> {
-    let wanted = edit.number.saturating_add(1).saturating_sub(edit.keep.into());
+fn evict(tx: &mut WriteTx<'_>, edit: &Edit, eviction: Eviction) -> Result<u64, StorageError> {
     let needed = edit.pending.as_ref().map_or(u64::MAX, |pending| pending.generation);
-    let oldest = wanted.min(needed).min(edit.oldest + EVICTED_AT_ONCE).max(edit.oldest);
+    let (wanted, mut left) = match eviction {
+        Eviction::Paced => (
+            edit.number
+                .saturating_add(1)
+                .saturating_sub(edit.keep.into())
+                .min(edit.oldest + EVICTED_AT_ONCE),
+            ORPHANS_AT_ONCE.saturating_add(edit.routes.len().saturating_mul(2)),
+        ),
+        Eviction::All => (edit.number, usize::MAX),
+    };
+    let oldest = wanted.min(needed).max(edit.oldest);
     for number in edit.oldest..oldest {
         tx.delete(Table(GENERATIONS), &generation_key(number))?;
     }
-    let mut left = ORPHANS_AT_ONCE.saturating_add(edit.routes.len().saturating_mul(2));
     while left > 0 {
         let page = tx.scan(Table(CHANGES), &[], None, left.min(PAGE))?;
         let orphans = page
