@@ -87,11 +87,11 @@ def pss_kib(pid):
     return total
 
 
-class Bench:
-    def __init__(self, options, folder):
-        self.options, self.folder, self.processes = options, folder, []
-        self.backend = free_port()
-        self.systems = {}
+class Processes:
+    """Programs that end with the benchmark."""
+
+    def __init__(self, folder):
+        self.folder, self.processes = folder, []
 
     def spawn(self, *command, **kw):
         log = open(self.folder / "log", "a")
@@ -106,6 +106,14 @@ class Bench:
             except ProcessLookupError:
                 pass
             process.wait()
+
+
+class Bench(Processes):
+    def __init__(self, options, folder):
+        super().__init__(folder)
+        self.options = options
+        self.backend = free_port()
+        self.systems = {}
 
     def prepare(self):
         f = self.folder

@@ -4,14 +4,14 @@
 //! was asked: a burst of webhooks costs two looks at the remote. A failure leaves the old site in place and is tried
 //! again, at growing distances; a commit that was refused is not fetched again unless somebody asks.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::git::{FetchError, Fetched, Remote, fetch_unless};
+use crate::git::{FetchError, Fetched, Progress, Remote, fetch_unless};
 use crate::sites::{DeployError, Hosted, Trust};
 
 /// What asks for a refresh, and what became of them.
@@ -107,15 +107,25 @@ impl Hosted {
         }
     }
 
-    async fn refresh(&self, remote: &Remote, by: &str) -> Result<bool, RefreshError> {
+    async fn refresh(self: &Arc<Self>, remote: &Remote, by: &str) -> Result<bool, RefreshError> {
         let (known, unwanted) = {
             let trees = self.deploying.lock().await;
             (trees.known.clone(), trees.unwanted)
         };
+        let (site, begun) = (Arc::downgrade(self), AtomicBool::new(false));
+        let remote = Remote {
+            progress: Some(Arc::new(move |progress| {
+                // Only what is new has objects.
+                if matches!(progress, Progress::Objects { .. }) && !begun.swap(true, Relaxed) {
+                    site.upgrade().inspect(|site| site.make_room());
+                }
+            })),
+            ..remote.clone()
+        };
         let unwanted = unwanted.filter(|_| [POLL, RETRY].contains(&by));
         // A fetch can be broken off at any point; what comes after it cannot.
         let fetched = tokio::select! {
-            fetched = fetch_unless(remote, known.as_deref(), unwanted, &self.limits) => fetched?,
+            fetched = fetch_unless(&remote, known.as_deref(), unwanted, &self.limits) => fetched?,
             () = self.closing() => return Err(DeployError::Closed.into()),
         };
         let Fetched::New { generation: tree, .. } = fetched else {

@@ -123,7 +123,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let tls = Start::new(&options.tls, storage.as_ref(), !options.control.control.is_empty())?;
     let secure = tls.as_ref().map(|start| Secure {
         tls: Arc::clone(&start.tls),
-        port: listeners.https_port().unwrap_or(options.listen.https_port),
+        port: listeners.https_port().filter(|_| !options.tls.no_redirect),
         hsts: options.tls.hsts(),
     });
     let sites = Sites::new(defaults(options), storage.clone());

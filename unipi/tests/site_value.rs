@@ -180,3 +180,25 @@ async fn generations_share_blobs_and_never_go_back_in_time() {
     let expected = [Live, Unpinned, Held, Held, Held, Pinned, RolledBack, Live, Live];
     assert_eq!(outcomes, expected);
 }
+
+#[tokio::test]
+async fn room_is_made_for_what_comes_but_what_is_live_stays() {
+    let generations = Generations::new(3);
+    let text = |letter: &str| letter.repeat(1000);
+    let (a, b, c) = (text("a"), text("b"), text("c"));
+    assert!(!generations.make_room(100), "nothing is there");
+    for files in [[("x", &a[..]), ("y", &b[..])], [("x", &a), ("y", &c)], [("x", &c), ("y", &b)]] {
+        let before: Vec<_> = generations.kept().into_iter().map(|kept| kept.site).collect();
+        let site = made(&files, 1_000_000_000, &before, &options()).await.unwrap();
+        generations.publish(site, "test", NOW);
+    }
+    let numbers = || generations.kept().iter().map(|kept| kept.number).collect::<Vec<_>>();
+    // Three blobs of a thousand bytes, of which the current one has two.
+    assert!(!generations.make_room(150));
+    assert_eq!(numbers(), [1, 2, 3]);
+    assert!(generations.make_room(140));
+    assert_eq!(numbers(), [3]);
+    assert_eq!(generations.current().unwrap().number, 3);
+    assert!(!generations.make_room(0));
+    assert_eq!(numbers(), [3]);
+}

@@ -145,19 +145,33 @@ fn certificates_from_files() {
     let forge = forge();
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = pem_files(folder.path());
-    let unipi = start(&forge, &["--cert", &cert, "--key", &key]);
+    let unipi = start(&forge, &["--cert", &cert, "--cert-key", &key, "--cert-poll", "1"]);
     eventually("the site is there", || {
         unipi.get_secure(Path::new(&cert), NAME, "/", &[]).status == 200
     });
     let answer = unipi.get_secure(Path::new(&cert), NAME, "/", &[]);
     assert_eq!(answer.header("strict-transport-security"), Some("max-age=31536000"));
 
+    // Files that change are read again.
     let other = tempfile::tempdir().unwrap();
-    let (_, wrong_key) = pem_files(other.path());
+    let (other_cert, wrong_key) = pem_files(other.path());
+    let kept = folder.path().join("kept.pem");
+    std::fs::copy(&cert, &kept).unwrap();
+    std::fs::copy(&wrong_key, &key).unwrap();
+    std::fs::copy(&other_cert, &cert).unwrap();
+    let shown = |ca: &str| {
+        let https = unipi.https.unwrap();
+        let resolve = format!("{NAME}:{}:{}", https.port(), https.ip());
+        let url = format!("https://{NAME}:{}/", https.port());
+        curl(&url, &["--cacert", ca, "--resolve", &resolve]).status.success()
+    };
+    eventually("the other certificate is shown", || shown(&other_cert));
+    assert!(!shown(kept.to_str().unwrap()));
+    std::fs::copy(&kept, folder.path().join("cert.pem")).unwrap();
     for (options, complaint) in [
-        (&["--cert", &cert][..], "each certificate has a key"),
-        (&["--cert", &cert, "--key", &wrong_key], "does not belong"),
-        (&["--cert", "/nonexistent.pem", "--key", &key], "cannot read /nonexistent.pem"),
+        (&["--cert", &cert][..], "each certificate needs its key"),
+        (&["--cert", &cert, "--cert-key", &wrong_key], "does not belong"),
+        (&["--cert", "/nonexistent.pem", "--cert-key", &key], "cannot read /nonexistent.pem"),
         (&["--tls"], "--tls needs a --hostname"),
         (&["--production"], "--tls"),
     ] {
@@ -317,7 +331,7 @@ fn haproxy_tells_who_the_client_is() {
     let (cert, key) = pem_files(folder.path());
     let unipi = start(
         &forge,
-        &["--cert", &cert, "--key", &key, "--access-log", "--proxy-protocol", "127.0.0.1"],
+        &["--cert", &cert, "--cert-key", &key, "--access-log", "--proxy-protocol", "127.0.0.1"],
     );
     let both = folder.path().join("both.pem");
     let text = [std::fs::read(&cert).unwrap(), std::fs::read(&key).unwrap()].concat();

@@ -47,6 +47,10 @@ pub struct TlsOptions {
     #[arg(long, env = "UNIPI_SELF_SIGNED_CA", value_name = "FILE", requires = "self_signed")]
     pub self_signed_ca: Option<PathBuf>,
 
+    /// Serves pages in clear text too, instead of sending clients to https
+    #[arg(long, env = "UNIPI_NO_REDIRECT", value_parser = BoolishValueParser::new())]
+    pub no_redirect: bool,
+
     /// How long browsers are to insist on TLS (HSTS); 0 for not at all [default: 365d; not with --self-signed or staging]
     #[arg(long, env = "UNIPI_HSTS", value_name = "TIME", value_parser = duration)]
     pub hsts: Option<Duration>,

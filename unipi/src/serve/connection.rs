@@ -174,7 +174,7 @@ async fn connection<A: Answer>(
     match shaken {
         Ok(Ok(Accepted::Http { stream, h2: Some(h2) })) => {
             let protocol = if h2 { Protocol::Http2 } else { Protocol::Http1 };
-            let stream = Stream::new(*stream, limits.idle_time);
+            let stream = Stream::new(*stream, protocol, limits.idle_time);
             serve_stream(protocol, stream, client, answer, limits, stop).await;
         }
         Ok(Ok(Accepted::Http { stream, h2: None })) => {

@@ -5,18 +5,19 @@ use http::header::ACCEPT_ENCODING;
 
 use crate::site::{Blob, Coding, Representation};
 
-/// Ours, from the one we like best.
-const CODINGS: [Coding; 3] = [Coding::Brotli, Coding::Gzip, Coding::Identity];
-
-/// The representation with the highest weight that exists; among equals the smallest kind. When a client takes none of
-/// them, it gets the content as it is.
+/// The representation with the highest weight that exists; among equals the smallest. When a client takes none of them,
+/// it gets the content as it is.
 pub fn negotiate<'b>(headers: &HeaderMap, blob: &'b Blob) -> (Coding, &'b Representation) {
     let weights = Weights::read(headers);
     let mut best: Option<(u16, Coding, &Representation)> = None;
-    for coding in CODINGS {
+    for coding in Coding::ALL {
         let Some(representation) = blob.representation(coding) else { continue };
         let weight = weights.of(coding);
-        if weight > 0 && best.as_ref().is_none_or(|(most, ..)| weight > *most) {
+        let size = representation.data.len();
+        let better = |(most, _, known): &(u16, Coding, &Representation)| {
+            weight > *most || (weight == *most && size < known.data.len())
+        };
+        if weight > 0 && best.as_ref().is_none_or(better) {
             best = Some((weight, coding, representation));
         }
     }
@@ -31,6 +32,7 @@ pub fn negotiate<'b>(headers: &HeaderMap, blob: &'b Blob) -> (Coding, &'b Repres
 struct Weights {
     brotli: Option<u16>,
     gzip: Option<u16>,
+    zstd: Option<u16>,
     identity: Option<u16>,
     others: Option<u16>,
 }
@@ -44,17 +46,24 @@ impl Weights {
                 let coding = parts.next().unwrap_or_default();
                 let q = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
                 let Some(weight) = q.map_or(Some(1000), weight) else { continue };
-                let slot = match coding.to_ascii_lowercase().as_str() {
-                    "br" => &mut weights.brotli,
-                    "gzip" | "x-gzip" => &mut weights.gzip,
-                    "identity" => &mut weights.identity,
-                    "*" => &mut weights.others,
-                    _ => continue,
-                };
-                *slot = Some(weight);
+                if let Some(slot) = weights.slot(coding) {
+                    *slot = Some(weight);
+                }
             }
         }
         weights
+    }
+
+    fn slot(&mut self, coding: &str) -> Option<&mut Option<u16>> {
+        let is = |name: &str| coding.eq_ignore_ascii_case(name);
+        match coding {
+            "*" => Some(&mut self.others),
+            _ if is("br") => Some(&mut self.brotli),
+            _ if is("gzip") || is("x-gzip") => Some(&mut self.gzip),
+            _ if is("zstd") => Some(&mut self.zstd),
+            _ if is("identity") => Some(&mut self.identity),
+            _ => None,
+        }
     }
 
     /// Identity need not be named to be acceptable, and then comes last.
@@ -62,6 +71,7 @@ impl Weights {
         match coding {
             Coding::Brotli => self.brotli.or(self.others).unwrap_or(0),
             Coding::Gzip => self.gzip.or(self.others).unwrap_or(0),
+            Coding::Zstd => self.zstd.or(self.others).unwrap_or(0),
             Coding::Identity => self.identity.or(self.others).unwrap_or(1),
         }
     }
@@ -111,7 +121,10 @@ mod tests {
             (Some("br; q=0, gzip;q=0"), Coding::Identity),
             (Some("*"), Coding::Brotli),
             (Some("*;q=0"), Coding::Identity),
-            (Some("br;q=0, *"), Coding::Gzip),
+            (Some("br;q=0, *"), Coding::Zstd),
+            (Some("zstd"), Coding::Zstd),
+            (Some("gzip, zstd"), Coding::Zstd),
+            (Some("zstd;q=0, gzip"), Coding::Gzip),
             (Some("gzip;q=0.5, identity"), Coding::Identity),
             (Some("gzip;q=0.002"), Coding::Gzip),
             (Some("gzip;q=2"), Coding::Identity),

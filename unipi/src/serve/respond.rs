@@ -25,6 +25,9 @@ const SECURITY: [(HeaderName, HeaderValue); 3] = [
     (REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin")),
 ];
 
+/// Headers of a page.
+const USUAL_HEADERS: usize = 12;
+
 /// Answers a request for a page of `site`. A target of more than `max_target` bytes is refused; `hsts` is the value of
 /// Strict-Transport-Security, where it is to be sent.
 pub fn respond(
@@ -171,6 +174,8 @@ fn content(request: &Parts, site: &Site, page: &Page) -> Response<Chunks> {
     let mut response = Response::new(Chunks::default());
     {
         let headers = response.headers_mut();
+        // Growing to it would rehash twice.
+        headers.reserve(USUAL_HEADERS);
         headers.insert(ETAG, representation.etag.clone());
         headers.insert(LAST_MODIFIED, time_text.clone());
         describe(headers, page, coding);

@@ -20,8 +20,8 @@ const CHALLENGES: &str = "/.well-known/acme-challenge/";
 pub struct Secure {
     /// The certificates, and the challenges.
     pub tls: Arc<Tls>,
-    /// The port that redirects name; 443 is left out.
-    pub port: u16,
+    /// The port that redirects name; 443 is left out. None: there are no redirects.
+    pub port: Option<u16>,
     /// The value of Strict-Transport-Security.
     pub hsts: Option<HeaderValue>,
 }
@@ -48,12 +48,13 @@ impl Secure {
 
     /// 301 where the method stays by itself, 308 where it must be told to (RFC 9110, sections 15.4.2 and 15.4.9).
     fn redirect(&self, request: &Parts) -> Option<Response<Chunks>> {
+        let port = self.port?;
         let host = host(request)?;
         if !self.tls.covers(&host) {
             return None;
         }
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-        let location = match self.port {
+        let location = match port {
             443 => format!("https://{host}{target}"),
             port => format!("https://{host}:{port}{target}"),
         };

@@ -1,11 +1,17 @@
 //! The content of a file, with its compressed variants: made once, in the background, and shared by every generation
 //! that holds the same blob.
+//!
+//! Entity tags are strong, so they must change with the bytes (RFC 9110, section 8.8.1), and differ between codings
+//! (section 8.8.3.3). The content's is its blob id. That of a variant names the coding and the variant's own digest
+//! besides: a later version of a compressor makes other bytes of the same blob, and a range of the one must never be
+//! joined to a range of the other.
 
 use std::io::Write;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use sha2::{Digest, Sha256};
 
 /// Content, known by its git blob id.
 #[derive(Debug)]
@@ -14,6 +20,7 @@ pub struct Blob {
     identity: Representation,
     gzip: OnceLock<Option<Representation>>,
     brotli: OnceLock<Option<Representation>>,
+    zstd: OnceLock<Option<Representation>>,
 }
 
 /// Bytes as they go over the wire, with their strong validator (RFC 9110 section 8.8.3).
@@ -34,15 +41,21 @@ pub enum Coding {
     Gzip,
     /// Brotli (RFC 7932).
     Brotli,
+    /// Zstandard (RFC 8878).
+    Zstd,
 }
 
 impl Coding {
+    /// Every one. Of two that are as small, the one that stands first is sent.
+    pub const ALL: [Self; 4] = [Self::Brotli, Self::Zstd, Self::Gzip, Self::Identity];
+
     /// The name in Content-Encoding; none for identity.
     pub fn name(self) -> Option<&'static str> {
         match self {
             Self::Identity => None,
             Self::Gzip => Some("gzip"),
             Self::Brotli => Some("br"),
+            Self::Zstd => Some("zstd"),
         }
     }
 }
@@ -57,12 +70,16 @@ const STEP: usize = 16 << 10;
 const GZIP_LEVEL: u32 = 7;
 const BROTLI_LEVEL: u32 = 7;
 const BROTLI_WINDOW_BITS: u32 = 20;
+const ZSTD_LEVEL: i32 = 12;
+/// Browsers take windows up to 8 MiB (RFC 9659); less keeps the compressor's memory small.
+const ZSTD_WINDOW_BITS: u32 = 20;
 
 impl Blob {
     /// Content by its blob id, in hexadecimal.
     pub fn new(id: String, data: Bytes) -> Self {
-        let identity = Representation { data, etag: etag(&id, "") };
-        Self { id, identity, gzip: OnceLock::new(), brotli: OnceLock::new() }
+        let identity = Representation { data, etag: quoted(&id) };
+        let (gzip, brotli, zstd) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { id, identity, gzip, brotli, zstd }
     }
 
     /// The blob id.
@@ -86,6 +103,7 @@ impl Blob {
             Coding::Identity => Some(&self.identity),
             Coding::Gzip => self.gzip.get()?.as_ref(),
             Coding::Brotli => self.brotli.get()?.as_ref(),
+            Coding::Zstd => self.zstd.get()?.as_ref(),
         }
     }
 
@@ -96,50 +114,103 @@ impl Blob {
             return;
         }
         if self.gzip.get().is_none() {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(GZIP_LEVEL));
-            feed(&mut encoder, data).await;
-            // Both write to memory, which takes everything.
-            let variant = encoder.finish().ok().and_then(|made| self.variant(made, "-gz"));
-            let _ = self.gzip.set(variant);
+            let mut room = self.room();
+            let level = flate2::Compression::new(GZIP_LEVEL);
+            let mut encoder = flate2::write::GzEncoder::new(&mut room, level);
+            let fits = feed(&mut encoder, data).await && encoder.try_finish().is_ok();
+            drop(encoder);
+            let _ = self.gzip.set(self.variant(fits, room, "gz"));
         }
         if self.brotli.get().is_none() {
-            let made = Vec::new();
+            let mut room = self.room();
             let mut encoder =
-                brotli::CompressorWriter::new(made, STEP, BROTLI_LEVEL, BROTLI_WINDOW_BITS);
-            feed(&mut encoder, data).await;
-            let variant = self.variant(encoder.into_inner(), "-br");
-            let _ = self.brotli.set(variant);
+                brotli::CompressorWriter::new(&mut room, STEP, BROTLI_LEVEL, BROTLI_WINDOW_BITS);
+            let fits = feed(&mut encoder, data).await;
+            // Its end is written when it is dropped.
+            drop(encoder);
+            let _ = self.brotli.set(self.variant(fits, room, "br"));
+        }
+        if self.zstd.get().is_none() {
+            let mut room = self.room();
+            let fits = zstd_into(&mut room, data).await.is_ok();
+            let _ = self.zstd.set(self.variant(fits, room, "zst"));
         }
     }
 
     /// Bytes that this holds in memory.
     pub fn size(&self) -> usize {
-        [Coding::Identity, Coding::Gzip, Coding::Brotli]
+        Coding::ALL
             .into_iter()
             .filter_map(|coding| self.representation(coding))
             .map(|representation| representation.data.len())
             .sum()
     }
 
-    /// A variant that does not save a twentieth is not worth a second entry in every cache.
-    fn variant(&self, made: Vec<u8>, suffix: &str) -> Option<Representation> {
-        let worth_it = made.len() < self.data().len() - self.data().len() / 20;
-        worth_it.then(|| Representation { data: made.into(), etag: etag(&self.id, suffix) })
+    /// Room for a variant that saves a twentieth: one that saves less is not worth a second entry in every cache.
+    fn room(&self) -> Room {
+        let limit = self.data().len() - self.data().len() / 20;
+        Room { bytes: Vec::with_capacity(limit), limit, full: false }
+    }
+
+    fn variant(&self, fits: bool, room: Room, coding: &str) -> Option<Representation> {
+        if !fits || room.full {
+            return None;
+        }
+        let data = Bytes::from(room.bytes.into_boxed_slice());
+        let digest = hex::encode(Sha256::digest(&data).get(..6)?);
+        Some(Representation { data, etag: quoted(&format!("{}-{coding}-{digest}", self.id)) })
     }
 }
 
-async fn feed(encoder: &mut impl Write, data: &[u8]) {
+/// Where a compressor writes to. It is allocated whole before the compressor's own memory and shrunk behind it: what stays
+/// must not lie in the gaps that compressors leave, for the next one would find none that is large enough.
+struct Room {
+    bytes: Vec<u8>,
+    limit: usize,
+    full: bool,
+}
+
+impl Write for Room {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.full |= self.bytes.len() + data.len() > self.limit;
+        if self.full {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn zstd_into(room: &mut Room, data: &[u8]) -> std::io::Result<()> {
+    let mut encoder = zstd::stream::write::Encoder::new(room, ZSTD_LEVEL)?;
+    // A small file needs small tables only.
+    encoder.set_pledged_src_size(Some(data.len() as u64))?;
+    encoder.window_log(ZSTD_WINDOW_BITS)?;
+    encoder.include_contentsize(true)?;
+    match feed(&mut encoder, data).await {
+        true => encoder.finish().map(|_| ()),
+        false => Err(std::io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Whether the encoder took all of it.
+async fn feed(encoder: &mut impl Write, data: &[u8]) -> bool {
     for chunk in data.chunks(STEP) {
-        // Memory takes everything.
-        let _ = encoder.write_all(chunk);
+        if encoder.write_all(chunk).is_err() {
+            return false;
+        }
         tokio::task::yield_now().await;
     }
+    true
 }
 
-fn etag(id: &str, suffix: &str) -> HeaderValue {
+fn quoted(tag: &str) -> HeaderValue {
     // An id is hexadecimal.
-    HeaderValue::from_str(&format!("\"{id}{suffix}\""))
+    HeaderValue::from_str(&format!("\"{tag}\""))
         .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
@@ -157,16 +228,21 @@ mod tests {
         assert!(blob.representation(Coding::Gzip).is_none());
         blob.compress().await;
         let gzip = blob.representation(Coding::Gzip).unwrap();
-        assert_eq!(gzip.etag, "\"ab12-gz\"");
+        let digest = hex::encode(&Sha256::digest(&gzip.data)[..6]);
+        assert_eq!(gzip.etag, format!("\"ab12-gz-{digest}\""));
         let mut plain = String::new();
         flate2::read::GzDecoder::new(&gzip.data[..]).read_to_string(&mut plain).unwrap();
         assert_eq!(plain, text);
         let brotli = blob.representation(Coding::Brotli).unwrap();
-        assert_eq!(brotli.etag, "\"ab12-br\"");
+        assert!(brotli.etag.to_str().unwrap().starts_with("\"ab12-br-"));
         let mut plain = String::new();
         brotli::Decompressor::new(&brotli.data[..], 4096).read_to_string(&mut plain).unwrap();
         assert_eq!(plain, text);
-        assert_eq!(blob.size(), text.len() + gzip.data.len() + brotli.data.len());
+        let zstd = blob.representation(Coding::Zstd).unwrap();
+        assert!(zstd.etag.to_str().unwrap().starts_with("\"ab12-zst-"));
+        assert_eq!(zstd::decode_all(&zstd.data[..]).unwrap(), text.as_bytes());
+        let variants = gzip.data.len() + brotli.data.len() + zstd.data.len();
+        assert_eq!(blob.size(), text.len() + variants);
     }
 
     #[tokio::test]
@@ -174,8 +250,7 @@ mod tests {
         for data in [vec![b'a'; MIN_COMPRESSED - 1], noise(10_000)] {
             let blob = Blob::new("00".to_owned(), data.into());
             blob.compress().await;
-            assert!(blob.representation(Coding::Gzip).is_none());
-            assert!(blob.representation(Coding::Brotli).is_none());
+            assert_eq!(blob.size(), blob.data().len());
         }
     }
 

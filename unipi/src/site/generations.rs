@@ -3,7 +3,7 @@
 //! One pointer is swapped; a request keeps the site that it began with. Everything is in memory; a [`Snapshot`] is what
 //! has to be kept elsewhere, beside the sites, to have the same again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -208,6 +208,24 @@ impl Generations {
         earlier.map(|earlier| earlier.number).ok_or(RollbackError::NoEarlier)
     }
 
+    /// Makes room for another site, before it comes: takes the oldest generations away, never the current one, until
+    /// those that are kept hold at most `hundredths` of the current one's bytes together, variants and all. Tells
+    /// whether any went.
+    pub fn make_room(&self, hundredths: usize) -> bool {
+        let Some(current) = self.current() else { return false };
+        let allowed = held([&*current].into_iter()) / 100 * hundredths;
+        let mut state = self.state();
+        let before = state.kept.len();
+        while held(state.kept.iter()) > allowed {
+            let Some(oldest) = state.kept.iter().position(|kept| kept.number != current.number)
+            else {
+                break;
+            };
+            state.kept.remove(oldest);
+        }
+        state.kept.len() < before
+    }
+
     /// Keeps what is current in place: new sites are built and kept, and wait.
     pub fn pin(&self, by: &str, now: u64) {
         let mut state = self.state();
@@ -312,6 +330,14 @@ impl Generations {
         // Nothing here leaves the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Bytes that generations hold together: each blob once, with its variants.
+fn held<'g>(generations: impl Iterator<Item = &'g Generation>) -> usize {
+    let mut seen = HashSet::new();
+    let pages = generations.flat_map(|generation| generation.site.pages());
+    let blobs = pages.map(|(_, page)| &page.blob).filter(|blob| seen.insert(Arc::as_ptr(blob)));
+    blobs.map(|blob| blob.size()).sum()
 }
 
 /// What happened without a site.

@@ -45,21 +45,26 @@ impl SitePath {
     /// # Errors
     /// [`PathError`].
     pub fn parse(path: &[u8]) -> Result<Self, PathError> {
-        let mut segments: Vec<Vec<u8>> = Vec::new();
+        let mut joined = Vec::with_capacity(path.len());
         let mut open = true;
         for raw in path.split(|&byte| byte == b'/') {
-            let segment = decode(raw)?;
+            let before = joined.len();
+            if before > 0 {
+                joined.push(b'/');
+            }
+            let start = joined.len();
+            decode(raw, &mut joined)?;
+            let segment = joined.get(start..).unwrap_or_default();
             // A path that ends in a dot segment names a directory.
-            open = matches!(segment.as_slice(), b"" | b"." | b"..");
-            match segment.as_slice() {
-                b"" | b"." => {}
-                b".." => {
-                    segments.pop();
+            open = matches!(segment, b"" | b"." | b"..");
+            if open {
+                let parent = segment == b"..";
+                joined.truncate(before);
+                if parent {
+                    joined.truncate(joined.iter().rposition(|&byte| byte == b'/').unwrap_or(0));
                 }
-                _ => segments.push(segment),
             }
         }
-        let mut joined = segments.join(&b'/');
         if open && !joined.is_empty() {
             joined.push(b'/');
         }
@@ -106,9 +111,8 @@ pub(super) fn encode(path: &[u8]) -> String {
     percent_encode(path, ENCODE).to_string()
 }
 
-/// Undoes the percent-encoding of one segment.
-fn decode(raw: &[u8]) -> Result<Vec<u8>, PathError> {
-    let mut decoded = Vec::with_capacity(raw.len());
+/// Undoes the percent-encoding of one segment, and appends it to `decoded`.
+fn decode(raw: &[u8], decoded: &mut Vec<u8>) -> Result<(), PathError> {
     let mut rest = raw;
     while let [byte, tail @ ..] = rest {
         rest = tail;
@@ -131,7 +135,7 @@ fn decode(raw: &[u8]) -> Result<Vec<u8>, PathError> {
         }
         decoded.push(byte);
     }
-    Ok(decoded)
+    Ok(())
 }
 
 fn nibble(digit: u8) -> Option<u8> {

@@ -10,7 +10,7 @@ use crate::git::{self, Generation as Tree, ObjectId};
 use crate::push::Cache;
 use crate::refresh::Requests;
 use crate::serve::unix_now;
-use crate::site::generations::{Generation, RollbackError};
+use crate::site::generations::{Generation, RollbackError, Snapshot};
 use crate::site::{
     BuildError, BuildOptions, CommitInfo, Entry, EntryKind, Generations, Problem, Site, Source,
     build,
@@ -61,7 +61,20 @@ impl Trees {
     pub(crate) fn newest(&self) -> Option<&Arc<Tree>> {
         self.known.as_ref()
     }
+
+    /// Lets go of the commits that no generation shows any more.
+    fn forget_gone(&mut self, snapshot: &Snapshot) {
+        let known = self.known.as_ref().map(|known| known.commit.id);
+        self.by_commit.retain(|id, _| {
+            let text = id.to_string();
+            Some(*id) == known || snapshot.kept.iter().any(|kept| kept.commit == text)
+        });
+    }
 }
+
+/// What generations may hold while a new site is fetched, in hundredths of the current one: with one that is as large
+/// and wholly different, memory stays below two and a half times the site.
+const ROOM: usize = 140;
 
 /// Why a commit does not become a site.
 #[derive(Debug, thiserror::Error)]
@@ -264,6 +277,16 @@ impl Hosted {
         self.keep(&mut trees).await;
     }
 
+    /// A new site is about to come: earlier ones go, as far as they would take too much memory beside it.
+    pub(crate) fn make_room(&self) {
+        // Whoever holds the trees is about to keep them, which does the same.
+        if self.generations.make_room(ROOM)
+            && let Ok(mut trees) = self.deploying.try_lock()
+        {
+            trees.forget_gone(&self.generations.snapshot());
+        }
+    }
+
     /// Ends it: a deploy that is under way is waited for, and none comes after it.
     pub(super) async fn close(&self) {
         self.closed.send_replace(true);
@@ -280,10 +303,7 @@ impl Hosted {
     async fn keep(&self, trees: &mut Trees) {
         let snapshot = self.generations.snapshot();
         let known = trees.known.as_ref().map(|known| known.commit.id);
-        trees.by_commit.retain(|id, _| {
-            let text = id.to_string();
-            Some(*id) == known || snapshot.kept.iter().any(|kept| kept.commit == text)
-        });
+        trees.forget_gone(&snapshot);
         let Some(storage) = &self.storage else { return };
         let kept = Kept {
             source: self.config.source(),
