@@ -78,6 +78,10 @@ impl BackOff {
         if now.saturating_duration_since(entry.last) >= FORGET_AFTER {
             entry.count = 0;
         }
+        // Connections that were let in before the wait began fail within it; they are one attempt, however many.
+        if now.saturating_duration_since(entry.last) < entry.wait {
+            return;
+        }
         entry.count = entry.count.saturating_add(1);
         entry.last = now;
         entry.wait = match entry.count.checked_sub(FREE_FAILURES + 1) {
@@ -109,16 +113,22 @@ mod tests {
         }
         back_off.failed(client, start);
         assert!(!back_off.allows(client, start));
-        assert!(back_off.allows(client, start + FIRST_WAIT));
-        back_off.failed(client, start);
-        assert!(!back_off.allows(client, start + FIRST_WAIT));
         for _ in 0..100 {
             back_off.failed(client, start);
         }
-        assert!(back_off.allows(client, start + LONGEST_WAIT));
-        assert!(back_off.allows(IpAddr::from([192, 0, 2, 2]), start));
+        assert!(back_off.allows(client, start + FIRST_WAIT));
+        let mut now = start + FIRST_WAIT;
+        back_off.failed(client, now);
+        assert!(!back_off.allows(client, now + FIRST_WAIT));
+        for _ in 0..100 {
+            now += LONGEST_WAIT;
+            back_off.failed(client, now);
+        }
+        assert!(!back_off.allows(client, now + LONGEST_WAIT / 2));
+        assert!(back_off.allows(client, now + LONGEST_WAIT));
+        assert!(back_off.allows(IpAddr::from([192, 0, 2, 2]), now));
         back_off.succeeded(client);
-        assert!(back_off.allows(client, start));
+        assert!(back_off.allows(client, now));
     }
 
     #[test]

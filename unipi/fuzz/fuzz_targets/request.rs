@@ -8,7 +8,7 @@ use http::{Method, Request, StatusCode, Uri};
 use libfuzzer_sys::fuzz_target;
 use unipi::serve::respond;
 use unipi::site::{
-    BuildOptions, CommitInfo, ContentTypes, Entry, EntryKind, Site, Source, build,
+    BuildOptions, CommitInfo, ContentTypes, Entry, EntryKind, Scratch, Site, Source, build,
 };
 
 const NAMES: [HeaderName; 8] = [
@@ -48,8 +48,9 @@ fn site() -> &'static Site {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             let site = build(source, &options, &[], 1_700_000_000).await.expect("a site");
+            let mut scratch = Scratch::default();
             for (_, page) in site.pages() {
-                page.blob.compress().await;
+                page.blob.compress(&mut scratch).await;
             }
             site
         })

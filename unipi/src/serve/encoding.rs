@@ -97,6 +97,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::site::Scratch;
 
     #[tokio::test]
     async fn weights_decide_and_then_size() {
@@ -109,7 +110,7 @@ mod tests {
             negotiate(&headers, &blob).0
         };
         assert_eq!(coding(Some("br, gzip")), Coding::Identity);
-        blob.compress().await;
+        blob.compress(&mut Scratch::default()).await;
         for (header, wanted) in [
             (None, Coding::Identity),
             (Some(""), Coding::Identity),

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use flate2::{Compress, FlushCompress, Status};
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
@@ -68,6 +69,7 @@ pub const MAX_COMPRESSED: usize = 16 << 20;
 /// Bytes that are compressed between two yields.
 const STEP: usize = 16 << 10;
 const GZIP_LEVEL: u32 = 7;
+const GZIP_WINDOW_BITS: u8 = 15;
 const BROTLI_LEVEL: u32 = 7;
 const BROTLI_WINDOW_BITS: u32 = 20;
 const ZSTD_LEVEL: i32 = 12;
@@ -107,22 +109,20 @@ impl Blob {
         }
     }
 
-    /// Makes the variants that are missing, and lets others run every few kilobytes.
-    pub async fn compress(&self) {
+    /// Makes the variants that are missing, and lets others run every few kilobytes. The scratch is for any blob; it grows
+    /// to the size of the largest.
+    pub async fn compress(&self, scratch: &mut Scratch) {
         let data = self.data();
         if !(MIN_COMPRESSED..=MAX_COMPRESSED).contains(&data.len()) {
             return;
         }
         if self.gzip.get().is_none() {
-            let mut room = self.room();
-            let level = flate2::Compression::new(GZIP_LEVEL);
-            let mut encoder = flate2::write::GzEncoder::new(&mut room, level);
-            let fits = feed(&mut encoder, data).await && encoder.try_finish().is_ok();
-            drop(encoder);
+            let mut room = Room::new(&mut scratch.bytes, data.len());
+            let fits = gzip_into(&mut room, &mut scratch.gzip, data).await;
             let _ = self.gzip.set(self.variant(fits, room, "gz"));
         }
         if self.brotli.get().is_none() {
-            let mut room = self.room();
+            let mut room = Room::new(&mut scratch.bytes, data.len());
             let mut encoder =
                 brotli::CompressorWriter::new(&mut room, STEP, BROTLI_LEVEL, BROTLI_WINDOW_BITS);
             let fits = feed(&mut encoder, data).await;
@@ -131,7 +131,7 @@ impl Blob {
             let _ = self.brotli.set(self.variant(fits, room, "br"));
         }
         if self.zstd.get().is_none() {
-            let mut room = self.room();
+            let mut room = Room::new(&mut scratch.bytes, data.len());
             let fits = zstd_into(&mut room, data).await.is_ok();
             let _ = self.zstd.set(self.variant(fits, room, "zst"));
         }
@@ -146,31 +146,52 @@ impl Blob {
             .sum()
     }
 
-    /// Room for a variant that saves a twentieth: one that saves less is not worth a second entry in every cache.
-    fn room(&self) -> Room {
-        let limit = self.data().len() - self.data().len() / 20;
-        Room { bytes: Vec::with_capacity(limit), limit, full: false }
-    }
-
-    fn variant(&self, fits: bool, room: Room, coding: &str) -> Option<Representation> {
+    /// Takes a copy of exactly its size, once the compressor's memory is free again.
+    fn variant(&self, fits: bool, room: Room<'_>, coding: &str) -> Option<Representation> {
         if !fits || room.full {
             return None;
         }
-        let data = Bytes::from(room.bytes.into_boxed_slice());
+        let data = Bytes::copy_from_slice(room.bytes);
         let digest = hex::encode(Sha256::digest(&data).get(..6)?);
         Some(Representation { data, etag: quoted(&format!("{}-{coding}-{digest}", self.id)) })
     }
 }
 
-/// Where a compressor writes to. It is allocated whole before the compressor's own memory and shrunk behind it: what stays
-/// must not lie in the gaps that compressors leave, for the next one would find none that is large enough.
-struct Room {
+/// What compressors need for one blob after the other.
+///
+/// What stays must not be allocated while a compressor holds its tables: it would lie in the middle of what becomes free
+/// behind it. And gzip's tables, which ask for an alignment, are kept: the C library's allocator makes room for each such
+/// request anew, at the end of the heap, until pages have grown to 20 times their size.
+#[derive(Debug)]
+pub struct Scratch {
     bytes: Vec<u8>,
+    gzip: Compress,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let gzip = Compress::new_gzip(flate2::Compression::new(GZIP_LEVEL), GZIP_WINDOW_BITS);
+        Self { bytes: Vec::new(), gzip }
+    }
+}
+
+/// Room for a variant that saves a twentieth: one that saves less is not worth a second entry in every cache.
+struct Room<'a> {
+    bytes: &'a mut Vec<u8>,
     limit: usize,
     full: bool,
 }
 
-impl Write for Room {
+impl<'a> Room<'a> {
+    fn new(bytes: &'a mut Vec<u8>, whole: usize) -> Self {
+        let limit = whole - whole / 20;
+        bytes.clear();
+        bytes.reserve(limit);
+        Self { bytes, limit, full: false }
+    }
+}
+
+impl Write for Room<'_> {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
         self.full |= self.bytes.len() + data.len() > self.limit;
         if self.full {
@@ -185,7 +206,29 @@ impl Write for Room {
     }
 }
 
-async fn zstd_into(room: &mut Room, data: &[u8]) -> std::io::Result<()> {
+async fn gzip_into(room: &mut Room<'_>, gzip: &mut Compress, data: &[u8]) -> bool {
+    gzip.reset();
+    let mut rest = data;
+    loop {
+        let (step, flush) = match rest.get(..STEP) {
+            Some(step) => (step, FlushCompress::None),
+            None => (rest, FlushCompress::Finish),
+        };
+        let (taken, made) = (gzip.total_in(), gzip.total_out());
+        let Ok(status) = gzip.compress_vec(step, room.bytes, flush) else { return false };
+        if status == Status::StreamEnd {
+            return room.bytes.len() <= room.limit;
+        }
+        let taken = gzip.total_in() - taken;
+        if room.bytes.len() > room.limit || taken == 0 && gzip.total_out() == made {
+            return false;
+        }
+        rest = usize::try_from(taken).ok().and_then(|taken| rest.get(taken..)).unwrap_or_default();
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn zstd_into(room: &mut Room<'_>, data: &[u8]) -> std::io::Result<()> {
     let mut encoder = zstd::stream::write::Encoder::new(room, ZSTD_LEVEL)?;
     // A small file needs small tables only.
     encoder.set_pledged_src_size(Some(data.len() as u64))?;
@@ -226,7 +269,7 @@ mod tests {
         let text = "All work and no play makes a dull page. ".repeat(2_000);
         let blob = Blob::new("ab12".to_owned(), text.clone().into());
         assert!(blob.representation(Coding::Gzip).is_none());
-        blob.compress().await;
+        blob.compress(&mut Scratch::default()).await;
         let gzip = blob.representation(Coding::Gzip).unwrap();
         let digest = hex::encode(&Sha256::digest(&gzip.data)[..6]);
         assert_eq!(gzip.etag, format!("\"ab12-gz-{digest}\""));
@@ -249,7 +292,7 @@ mod tests {
     async fn what_is_small_or_dense_stays_as_it_is() {
         for data in [vec![b'a'; MIN_COMPRESSED - 1], noise(10_000)] {
             let blob = Blob::new("00".to_owned(), data.into());
-            blob.compress().await;
+            blob.compress(&mut Scratch::default()).await;
             assert_eq!(blob.size(), blob.data().len());
         }
     }

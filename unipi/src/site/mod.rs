@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 
-pub use blob::{Blob, Coding, Representation};
+pub use blob::{Blob, Coding, Representation, Scratch};
 pub use build::{BuildError, BuildOptions, Entry, EntryKind, Source, build};
 pub use content_type::{ContentTypes, Freshness};
 pub use generations::Generations;

@@ -12,8 +12,8 @@ use crate::refresh::Requests;
 use crate::serve::unix_now;
 use crate::site::generations::{Generation, RollbackError, Snapshot};
 use crate::site::{
-    BuildError, BuildOptions, CommitInfo, Entry, EntryKind, Generations, Problem, Site, Source,
-    build,
+    BuildError, BuildOptions, CommitInfo, Entry, EntryKind, Generations, Problem, Scratch, Site,
+    Source, build,
 };
 use crate::storage::{Kept, Storage};
 use crate::trust::Untrusted;
@@ -324,12 +324,13 @@ impl Hosted {
 
 /// Makes the compressed variants of a site, unless it goes out of use meanwhile.
 async fn compress(site: Arc<Site>) {
+    let mut scratch = Scratch::default();
     for (_, page) in site.pages() {
         if Arc::strong_count(&site) == 1 {
             return;
         }
         if page.compressible {
-            page.blob.compress().await;
+            page.blob.compress(&mut scratch).await;
         }
     }
 }
