@@ -146,7 +146,8 @@ mod tests {
                     model.drain(..from);
                 }
                 prop_assert_eq!(queue.len(), model.len());
-                prop_assert!(queue.held() <= 3 * model.len() + PIECE_MAX);
+                // Only the first piece can be partly read, and only the last one partly filled.
+                prop_assert!(queue.held() <= model.len() + 2 * PIECE_MAX);
                 prop_assert!(!model.is_empty() || queue.held() == 0);
             }
         }

@@ -173,7 +173,10 @@ pub fn assert_shows(repository: &Repository, commit: &str, generation: &Generati
         .collect();
     shown.sort();
     assert_eq!(shown, expected);
-    let mut objects = 1;
+    let tags =
+        generation.objects.values().filter(|o| o.kind == unipi::git::ObjectKind::Tag).count();
+    assert_eq!(tags > 0, generation.tag.is_some());
+    let mut objects = 1 + tags;
     let mut seen = std::collections::HashSet::new();
     for entry in &generation.entries {
         if entry.kind != unipi::git::EntryKind::Submodule {
