@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::client::ClientKey;
+
 /// Failures of one client that cost it nothing: a typing mistake, an old key.
 pub const FREE_FAILURES: u32 = 5;
 /// The wait after the first failure that costs; it doubles with each further one.
@@ -15,27 +17,6 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Clients whose failures are remembered; the longest-silent one makes room.
 pub const MAX_REMEMBERED: usize = 4096;
-
-/// Which addresses count as one client's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum ClientKey {
-    /// One IPv4 address; IPv4-mapped IPv6 addresses are IPv4.
-    V4([u8; 4]),
-    /// One IPv6 /64, which is what a single customer or host commonly has to itself (RFC 6177).
-    V6([u8; 8]),
-}
-
-impl From<IpAddr> for ClientKey {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self::V4(v4.octets()),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-}
 
 /// Remembers who failed.
 #[derive(Debug, Default)]

@@ -41,7 +41,7 @@ pub(crate) async fn serve<D: Desk>(
             () = tokio::time::sleep_until(deadline.into()) => {
                 match server.expire(Instant::now()) {
                     Some(Refused::Idle) => return,
-                    Some(_) => return too_slow(port, peer),
+                    Some(_) => return port.too_slow(peer),
                     None => continue,
                 }
             }
@@ -70,7 +70,7 @@ pub(crate) async fn serve<D: Desk>(
         let was_known = server.peer().is_some();
         let events = server.feed(bytes, Instant::now(), &*port.keys);
         if !was_known && server.peer().is_some() {
-            port.back_off.succeeded(peer.ip());
+            port.succeeded(peer);
         }
         for event in events {
             let (answer, last) = match event {
@@ -85,7 +85,7 @@ pub(crate) async fn serve<D: Desk>(
                 }
                 Event::Refused { reason, answer } => {
                     if reason != Refused::Idle && reason != Refused::Truncated {
-                        port.back_off.failed(peer.ip(), Instant::now());
+                        port.failed(peer);
                     }
                     port.refuse(peer, reason.as_str());
                     (answer, true)
@@ -95,15 +95,10 @@ pub(crate) async fn serve<D: Desk>(
             match tokio::time::timeout(time, stream.write_all(&bytes)).await {
                 Ok(Ok(())) if !last => {}
                 Ok(_) => return,
-                Err(_) => return too_slow(port, peer),
+                Err(_) => return port.too_slow(peer),
             }
         }
     }
-}
-
-fn too_slow<D: Desk>(port: &Port<D>, peer: SocketAddr) {
-    port.back_off.failed(peer.ip(), Instant::now());
-    port.refuse(peer, Refused::TooSlow.as_str());
 }
 
 /// Carries one request out; none when the connection must end.

@@ -26,12 +26,16 @@ struct Entry {
 }
 
 impl KeyRing {
-    /// A ring with the administrator's key that was given at start.
-    pub fn new(administrator: Key) -> Self {
-        let known = KnownKey { key: administrator, role: Role::Admin };
-        let entry = Entry { known: known.clone(), created: None };
-        let keys = BTreeMap::from([(known.key.id().clone(), entry)]);
-        Self { keys: ArcSwap::from_pointee(keys), changed: watch::Sender::default() }
+    /// A ring with the administrator's key that was given at start, if there is one.
+    pub fn new(administrator: Option<Key>) -> Self {
+        let keys = administrator.map(|key| {
+            let known = KnownKey { key, role: Role::Admin };
+            (known.key.id().clone(), Entry { known, created: None })
+        });
+        Self {
+            keys: ArcSwap::from_pointee(keys.into_iter().collect()),
+            changed: watch::Sender::default(),
+        }
     }
 
     /// Whether there is a key of this id.

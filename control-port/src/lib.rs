@@ -14,6 +14,7 @@
 
 pub mod administrator;
 pub mod back_off;
+mod client;
 mod connection;
 pub mod keys;
 pub mod refusals;
@@ -24,11 +25,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config_proto::message::{Refusal, Request};
+use config_proto::v2::server::Refused;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use back_off::BackOff;
+pub use client::ClientKey;
 pub use keys::KeyRing;
 pub use refusals::Refusals;
 
@@ -36,7 +39,7 @@ pub use refusals::Refusals;
 pub trait Desk: Send + Sync + 'static {
     /// Does what the holder of the key `author` asks for. That the key's role permits it has been decided already.
     fn answer(
-        &self,
+        self: &Arc<Self>,
         author: &str,
         request: Request,
     ) -> impl Future<Output = Result<Value, Refusal>> + Send;
@@ -61,10 +64,10 @@ pub struct Settings {
 /// A control port.
 #[derive(Debug)]
 pub struct Port<D> {
-    desk: D,
+    desk: Arc<D>,
     keys: Arc<KeyRing>,
     settings: Settings,
-    refusals: Refusals,
+    refusals: Arc<Refusals>,
     back_off: BackOff,
     places: Arc<Semaphore>,
 }
@@ -74,19 +77,43 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 impl<D: Desk> Port<D> {
     /// A port in front of `desk`, for the holders of `keys`.
-    pub fn new(desk: D, keys: Arc<KeyRing>, settings: Settings) -> Arc<Self> {
+    pub fn new(
+        desk: Arc<D>,
+        keys: Arc<KeyRing>,
+        refusals: Arc<Refusals>,
+        settings: Settings,
+    ) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(settings.connections.into()));
-        let (refusals, back_off) = (Refusals::default(), BackOff::default());
-        Arc::new(Self { desk, keys, settings, refusals, back_off, places })
+        Arc::new(Self { desk, keys, settings, refusals, back_off: BackOff::default(), places })
+    }
+
+    /// Who carries requests out.
+    pub fn desk(&self) -> &Arc<D> {
+        &self.desk
     }
 
     /// Refusals by reason, for metrics.
-    pub fn refusals(&self) -> &Refusals {
+    pub fn refusals(&self) -> &Arc<Refusals> {
         &self.refusals
     }
 
-    /// Serves a listener. Connections go on in tasks of their own.
+    /// Serves a listener on which nothing but protocol v2 is spoken.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        self.serve_with(listener, |port, stream, peer, began| async move {
+            port.connection(stream, peer, began).await;
+        })
+        .await;
+    }
+
+    /// Serves a listener whose connections, each accepted at the given time, are for `connection`, which may look at
+    /// what they begin with and hands those of protocol v2 to [`Port::connection`]. They go on in tasks of their own.
+    pub async fn serve_with<F>(
+        self: Arc<Self>,
+        listener: TcpListener,
+        connection: impl Fn(Arc<Self>, TcpStream, SocketAddr, Instant) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -105,17 +132,39 @@ impl<D: Desk> Port<D> {
                 self.refuse(peer, refusals::OVER_CAP);
                 continue;
             };
-            let port = Arc::clone(&self);
+            // Requests and replies are small and wait for each other; without the option they are only slower.
+            let _ = stream.set_nodelay(true);
+            let serving = connection(Arc::clone(&self), stream, peer, began);
             tokio::spawn(async move {
                 let _place = place;
-                // Requests and replies are small and wait for each other; without the option they are only slower.
-                let _ = stream.set_nodelay(true);
-                connection::serve(&port, stream, peer, began).await;
+                serving.await;
             });
         }
     }
 
-    fn refuse(&self, peer: SocketAddr, reason: &'static str) {
+    /// Serves one connection of protocol v2 to its end. The handshake must end within the frame time after it `began`.
+    pub async fn connection(&self, stream: TcpStream, peer: SocketAddr, began: Instant) {
+        connection::serve(self, stream, peer, began).await;
+    }
+
+    /// A client proved that it holds a key.
+    pub fn succeeded(&self, peer: SocketAddr) {
+        self.back_off.succeeded(peer.ip());
+    }
+
+    /// A client did not prove that it holds a key: counts it for the wait before its next attempt.
+    pub fn failed(&self, peer: SocketAddr) {
+        self.back_off.failed(peer.ip(), Instant::now());
+    }
+
+    /// A client let the time for a frame go by.
+    pub fn too_slow(&self, peer: SocketAddr) {
+        self.failed(peer);
+        self.refuse(peer, Refused::TooSlow.as_str());
+    }
+
+    /// Counts a refusal and says it in the log.
+    pub fn refuse(&self, peer: SocketAddr, reason: &'static str) {
         self.refusals.count(reason);
         tracing::warn!(%peer, reason, "refused at the control port");
     }

@@ -23,20 +23,24 @@ pub struct Refusals {
     by_reason: BTreeMap<&'static str, AtomicU64>,
 }
 
-impl Default for Refusals {
-    fn default() -> Self {
-        let protocol = config_proto::v2::server::Refused::ALL.iter().map(|reason| reason.as_str());
-        let by_reason = protocol.chain(OWN_REASONS).map(|reason| (reason, AtomicU64::new(0)));
-        Self { by_reason: by_reason.collect() }
-    }
-}
-
 impl Refusals {
+    /// None so far, by the reasons of protocol v2, of every port, and the `further` ones of this port.
+    pub fn new(further: &[&'static str]) -> Self {
+        let protocol = config_proto::v2::server::Refused::ALL.iter().map(|reason| reason.as_str());
+        let reasons = protocol.chain(OWN_REASONS).chain(further.iter().copied());
+        Self { by_reason: reasons.map(|reason| (reason, AtomicU64::new(0))).collect() }
+    }
+
     /// Counts one.
     pub fn count(&self, reason: &'static str) {
         if let Some(counter) = self.by_reason.get(reason) {
             counter.fetch_add(1, Relaxed);
         }
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.totals().map(|(_, count)| count).sum()
     }
 
     /// Every reason and how often it was given.

@@ -76,8 +76,6 @@ pub struct Counters {
     pub redirects: Counter,
     /// Requests on port 80 that were refused.
     pub http_refused: Counter,
-    /// Control requests refused: wrong key, replay, malformed or over-long frame, too slow.
-    pub control_refused: Counter,
     /// Control requests carried out.
     pub control_requests: Counter,
 }

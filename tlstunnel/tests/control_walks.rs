@@ -68,7 +68,7 @@ fn questions_about_all_routes_hold_nobody_else_up() {
             let monitoring = TcpListener::from_std(metrics_listener).unwrap();
             tokio::spawn(http::serve(monitoring, Arc::clone(&gateway), Arc::new(metrics)));
             send.send(Arc::clone(&gateway)).unwrap();
-            control.serve(TcpListener::from_std(control_listener).unwrap()).await;
+            control::serve(control.port(), TcpListener::from_std(control_listener).unwrap()).await;
         });
     });
     let gateway = receive.recv().unwrap();

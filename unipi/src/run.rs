@@ -13,7 +13,7 @@ use config_proto::key::Key;
 use config_proto::site::SiteSettings;
 use config_proto::v2::GATEWAY_FRAME_BYTES;
 use control_port::administrator::{self, AdministratorError};
-use control_port::{KeyRing, Port};
+use control_port::{KeyRing, Port, Refusals};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -285,14 +285,14 @@ fn control_port(
     sites: &Arc<Sites>,
     storage: Storage,
 ) -> Result<Arc<Port<Administration>>, RunError> {
-    let ring = Arc::new(KeyRing::new(key));
+    let ring = Arc::new(KeyRing::new(Some(key)));
     let desk = Administration::new(Arc::clone(sites), Arc::clone(&ring), storage)?;
     let settings = control_port::Settings {
         connections: options.control.control_connections,
         frame_time: options.control.control_timeout,
         max_frame: GATEWAY_FRAME_BYTES,
     };
-    Ok(Port::new(desk, ring, settings))
+    Ok(Port::new(Arc::new(desk), ring, Arc::new(Refusals::new(&[])), settings))
 }
 
 async fn serve(options: &Options, parts: Parts) -> Result<(), RunError> {
@@ -319,6 +319,7 @@ async fn serve(options: &Options, parts: Parts) -> Result<(), RunError> {
             beside.spawn(work);
         }
     }
+    let refusals = port.as_ref().map(|port| Arc::clone(port.refusals()));
     if let Some(port) = port {
         for listener in control {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -326,7 +327,7 @@ async fn serve(options: &Options, parts: Parts) -> Result<(), RunError> {
         }
     }
     if let Some(door) = monitoring {
-        let metrics = Arc::new(Metrics::new(Arc::clone(&server)));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&server), refusals));
         let limits = serve::limits_for_monitoring();
         serving.spawn(serve::connection::serve(door, metrics, limits, stopped));
     }

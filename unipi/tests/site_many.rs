@@ -309,6 +309,8 @@ fn keys_have_roles() {
         assert!(try_with(&unipi, "team.key", &add("a.team.example.org")).0);
         assert!(try_with(&unipi, "team.key", &["site", "remove", "a.team.example.org"]).0);
     }
+    let forbidden = "unipi_control_refusals_total{reason=\"forbidden\"}";
+    assert_eq!(unipi.metric(forbidden), 3, "since the last start");
     let (_, listed) = unipi.ctl(&["key", "list"]);
     assert!(listed.contains("look") && listed.contains("names:*.team.example.org"), "{listed}");
     assert!(unipi.ctl(&["key", "remove", "team"]).0);

@@ -16,7 +16,6 @@
 mod acme;
 pub mod certificates;
 mod confirm;
-mod keys;
 pub mod offline;
 pub mod open;
 pub(crate) mod plan;
@@ -36,11 +35,11 @@ use config_proto::message::{
     RefusalCode, Role, Sealed, StorageState,
 };
 use config_proto::model::{Document, Route, RouteName, RouteSettings};
+use control_port::KeyRing;
 use tokio::time::Instant;
 
 use crate::tls::certificates::Source;
 
-pub use keys::{KeyRing, MAX_KEYS};
 pub use open::{OpenError, Start};
 use state::{Core, Head, PendingChange, Proposal, page_of_changes};
 pub use storage::StorageError;
@@ -83,7 +82,7 @@ impl Configuration {
     }
 
     /// The control keys.
-    pub fn keys(&self) -> &KeyRing {
+    pub fn keys(&self) -> &Arc<KeyRing> {
         &self.core.keys
     }
 
@@ -224,7 +223,7 @@ impl Configuration {
     /// Makes a control key. The secret is in the answer and nowhere else in the clear that leaves the gateway.
     ///
     /// # Errors
-    /// When the id is taken or not valid, when there are [`MAX_KEYS`] already, or when the store fails or is full.
+    /// When the id is taken or not valid, when there are [`control_port::keys::MAX_KEYS`] already, or when the store fails or is full.
     pub async fn add_key(&self, author: &str, id: &str, role: Role) -> Result<KeyAdded, Refusal> {
         let id: KeyId = id.parse().map_err(invalid)?;
         self.changing(author, move |core, author| core.add_key(author, id, role)).await

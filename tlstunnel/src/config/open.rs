@@ -14,6 +14,7 @@ use certify::vault::{Vault, VaultError};
 use config_proto::key::Key;
 use config_proto::message::{Refusal, RouteChange};
 use config_proto::v1::DerError;
+use control_port::KeyRing;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use zeroize::Zeroizing;
@@ -21,8 +22,7 @@ use zeroize::Zeroizing;
 use super::records::{GenerationRecord, HeadRecord, PendingRecord};
 use super::storage::{Edit, Loaded, Storage, StorageError, initialise, write_change};
 use super::{
-    AUTHOR_MIGRATION, Configuration, Core, Head, KeyRing, Settings, certificates, decode_secret,
-    unix_now,
+    AUTHOR_MIGRATION, Configuration, Core, Head, Settings, certificates, decode_secret, unix_now,
 };
 use crate::backend::Backends;
 use crate::gateway::{Gateway, Snapshot};
@@ -271,7 +271,7 @@ impl Configuration {
     ) -> Result<(Self, Option<String>), OpenError> {
         let storage = Storage::open(store, start.vault)?;
         let loaded = storage.load()?;
-        let keys = KeyRing::new(start.administrator);
+        let keys = Arc::new(KeyRing::new(start.administrator));
         for (id, record) in &loaded.keys {
             match decode_secret(id, &record.secret) {
                 // The key given at start goes first: it is how somebody who lost the other comes back in.

@@ -10,11 +10,12 @@ use config_proto::message::{
     Applied, Changed, Diff, KeyAdded, MAX_PAGE, Refusal, RefusalCode, Role, RouteChange, Sealed,
 };
 use config_proto::model::{Document, RouteName};
+use control_port::KeyRing;
+use control_port::keys::MAX_KEYS;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-use super::keys::{KeyRing, MAX_KEYS};
 use super::plan::NetChanges;
 use super::records::{
     CertificateRecord, GenerationRecord, HeadRecord, KeyRecord, PemRecord, PendingRecord,
@@ -32,7 +33,7 @@ pub(super) struct Core {
     /// None once it was given up to a successor.
     pub(super) storage: ArcSwapOption<Storage>,
     pub(super) settings: Settings,
-    pub(super) keys: KeyRing,
+    pub(super) keys: Arc<KeyRing>,
     /// Whoever changes anything holds this.
     pub(super) writer: Arc<Mutex<()>>,
     pub(super) head: watch::Sender<Head>,

@@ -106,7 +106,7 @@ impl Control {
             total: counters.accepted.value(),
             backends_down: count(backends_down),
             certificates: self.configuration.certificates(),
-            control_refusals: counters.control_refused.value(),
+            control_refusals: self.refusals.total(),
             pending: self.configuration.pending(),
             storage,
             problems,

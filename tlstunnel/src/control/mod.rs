@@ -2,9 +2,10 @@
 //!
 //! # The way of a request
 //!
-//! accept, within a cap and unless the client failed too often lately → the first byte tells the protocol's version →
-//! [`v2`] or [`v1`] authenticates within a time limit → the role permits ([`config_proto::access`]) → [`dispatch`] does
-//! it, with [`crate::config`] for changes and [`answer`] for questions → the reply, authenticated in v2.
+//! [`control_port`] accepts, within a cap and unless the client failed too often lately → the first byte tells the
+//! protocol's version → [`control_port`] itself or [`v1`] authenticates within a time limit → the role permits
+//! ([`config_proto::access`]) → [`dispatch`] does it, with [`crate::config`] for changes and [`answer`] for questions →
+//! the reply, authenticated in v2.
 //!
 //! Every refusal is counted by its reason. This room must not know how the configuration is stored.
 
@@ -13,27 +14,23 @@ mod certificates;
 mod check;
 mod dispatch;
 mod page;
-mod refusals;
 mod v1;
-mod v2;
 mod why;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config_proto::message::{Refusal, Request};
 use config_proto::sniff::{Sniffed, sniff};
+use config_proto::v2::GATEWAY_FRAME_BYTES;
+use control_port::{Desk, Port, Refusals};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::config::Configuration;
 use crate::gateway::{Gateway, Phase};
-use refusals::BackOff;
-
-pub use refusals::{
-    FIRST_WAIT, FORGET_AFTER, FREE_FAILURES, LONGEST_WAIT, MAX_REMEMBERED, Refusals,
-};
 
 /// What the control port is told at start.
 #[derive(Clone)]
@@ -65,33 +62,24 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-/// The control port of one gateway.
+/// What a running gateway does and answers when it is asked.
 #[derive(Debug)]
 pub struct Control {
     gateway: Arc<Gateway>,
     configuration: Configuration,
     settings: Settings,
     refusals: Arc<Refusals>,
-    back_off: BackOff,
-    places: Arc<Semaphore>,
 }
 
 impl Control {
-    /// A control port that changes `configuration` and tells about `gateway`.
+    /// What answers for `gateway`, and changes `configuration`.
     pub fn new(
         gateway: Arc<Gateway>,
         configuration: Configuration,
         settings: Settings,
     ) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(settings.connections.into()));
-        Arc::new(Self {
-            gateway,
-            configuration,
-            settings,
-            refusals: Arc::default(),
-            back_off: BackOff::default(),
-            places,
-        })
+        let refusals = Arc::new(Refusals::new(&[V1_OFF, UNDECODABLE]));
+        Arc::new(Self { gateway, configuration, settings, refusals })
     }
 
     /// Refusals by reason, for metrics.
@@ -99,84 +87,73 @@ impl Control {
         &self.refusals
     }
 
-    /// Serves a listener until the gateway has ended. The port stays open while connections drain, so that one can still
-    /// look and change one's mind about what the next start finds.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let mut phase = self.gateway.phase.subscribe();
-        loop {
-            let accepted = tokio::select! {
-                _ = phase.wait_for(|phase| *phase == Phase::Ended) => return,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "a control connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
-            if !self.back_off.allows(peer.ip(), Instant::now()) {
-                self.refuse(peer, refusals::BACK_OFF);
-                continue;
-            }
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-                self.refuse(peer, refusals::OVER_CAP);
-                continue;
-            };
-            let control = Arc::clone(&self);
-            tokio::spawn(async move {
-                let _place = place;
-                let mut phase = control.gateway.phase.subscribe();
-                tokio::select! {
-                    () = control.connection(stream, peer) => {}
-                    _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
-                }
-            });
-        }
-    }
-
-    async fn connection(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        // Requests and replies are small and wait for each other.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "a control connection keeps its delay");
-        }
-        let began = Instant::now();
-        let deadline = began + self.settings.frame_time;
-        let mut first = [0];
-        match tokio::time::timeout_at(deadline.into(), stream.peek(&mut first)).await {
-            Err(_) => self.refuse_slow(peer),
-            Ok(Ok(0)) => {}
-            Ok(Err(error)) => tracing::debug!(%peer, %error, "a control connection broke"),
-            Ok(Ok(_)) => match (sniff(first[0]), &self.settings.v1_key) {
-                (Sniffed::V2, _) => v2::connection(self, stream, peer, began).await,
-                (Sniffed::V1, Some(key)) => {
-                    v1::connection(self, stream, peer, key, began).await;
-                }
-                (Sniffed::V1, None) => {
-                    self.back_off.failed(peer.ip(), Instant::now());
-                    self.refuse(peer, refusals::V1_OFF);
-                }
-                (Sniffed::Unknown, _) => {
-                    let reason = config_proto::v2::server::Refused::BadMagic;
-                    self.back_off.failed(peer.ip(), Instant::now());
-                    self.refuse(peer, reason.as_str());
-                }
-            },
-        }
-    }
-
-    fn refuse(&self, peer: SocketAddr, reason: &'static str) {
-        self.gateway.counters.control_refused.add_one();
-        self.refusals.count(reason);
-        tracing::warn!(%peer, reason, "refused at the control port");
-    }
-
-    fn refuse_slow(&self, peer: SocketAddr) {
-        self.back_off.failed(peer.ip(), Instant::now());
-        self.refuse(peer, config_proto::v2::server::Refused::TooSlow.as_str());
+    /// The port that takes the requests.
+    pub fn port(self: &Arc<Self>) -> Arc<Port<Self>> {
+        let keys = Arc::clone(self.configuration.keys());
+        let settings = control_port::Settings {
+            connections: self.settings.connections,
+            frame_time: self.settings.frame_time,
+            max_frame: GATEWAY_FRAME_BYTES,
+        };
+        Port::new(Arc::clone(self), keys, Arc::clone(&self.refusals), settings)
     }
 }
 
-/// The pause after a failed accept, which is commonly a lack of file descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+impl Desk for Control {
+    async fn answer(self: &Arc<Self>, author: &str, request: Request) -> Result<Value, Refusal> {
+        self.gateway.counters.control_requests.add_one();
+        self.dispatch(author, request).await
+    }
+
+    fn domain(&self) -> Option<&str> {
+        self.configuration.domains().first().map(String::as_str)
+    }
+}
+
+/// Serves a listener until the gateway has ended. The port stays open while connections drain, so that one can still look
+/// and change one's mind about what the next start finds.
+pub async fn serve(port: Arc<Port<Control>>, listener: TcpListener) {
+    let gateway = Arc::clone(&port.desk().gateway);
+    ended_or(&gateway, port.serve_with(listener, connection)).await;
+}
+
+async fn connection(port: Arc<Port<Control>>, stream: TcpStream, peer: SocketAddr, began: Instant) {
+    let gateway = Arc::clone(&port.desk().gateway);
+    ended_or(&gateway, by_version(&port, stream, peer, began)).await;
+}
+
+async fn by_version(port: &Port<Control>, stream: TcpStream, peer: SocketAddr, began: Instant) {
+    let settings = &port.desk().settings;
+    let deadline = began + settings.frame_time;
+    let mut first = [0];
+    match tokio::time::timeout_at(deadline.into(), stream.peek(&mut first)).await {
+        Err(_) => port.too_slow(peer),
+        Ok(Ok(0)) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a control connection broke"),
+        Ok(Ok(_)) => match (sniff(first[0]), &settings.v1_key) {
+            (Sniffed::V2, _) => port.connection(stream, peer, began).await,
+            (Sniffed::V1, Some(key)) => v1::connection(port, stream, peer, key, began).await,
+            (Sniffed::V1, None) => {
+                port.failed(peer);
+                port.refuse(peer, V1_OFF);
+            }
+            (Sniffed::Unknown, _) => {
+                port.failed(peer);
+                port.refuse(peer, config_proto::v2::server::Refused::BadMagic.as_str());
+            }
+        },
+    }
+}
+
+async fn ended_or(gateway: &Gateway, serving: impl Future<Output = ()>) {
+    let mut phase = gateway.phase.subscribe();
+    tokio::select! {
+        () = serving => {}
+        _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
+    }
+}
+
+/// The client speaks v1, which is off.
+const V1_OFF: &str = "v1_off";
+/// A v1 request whose DER is not understood.
+const UNDECODABLE: &str = "undecodable";

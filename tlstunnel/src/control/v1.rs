@@ -8,6 +8,7 @@ use config_proto::message::Refusal;
 use config_proto::v1::message::{DONE, FAILED};
 use config_proto::v1::server::{Decoder, Refused, reply};
 use config_proto::v1::{MAX_REPLY_BYTES, Reply, Request, Sni};
+use control_port::Port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -20,31 +21,32 @@ const AUTHOR: &str = "v1";
 ///
 /// The request must have come within the frame time after `began`, when the connection was accepted.
 pub(super) async fn connection(
-    control: &Arc<Control>,
+    port: &Port<Control>,
     mut stream: TcpStream,
     peer: SocketAddr,
     key: &[u8],
     began: Instant,
 ) {
+    let control = port.desk();
     let deadline = began + control.settings.frame_time;
     let served = tokio::time::timeout_at(deadline.into(), receive(&mut stream, key)).await;
     let answer = match served {
-        Err(_) => return control.refuse_slow(peer),
+        Err(_) => return port.too_slow(peer),
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "a control connection broke");
             return;
         }
         Ok(Ok(Ok(None))) => return,
         Ok(Ok(Ok(Some(request)))) => {
-            control.back_off.succeeded(peer.ip());
+            port.succeeded(peer);
             control.gateway.counters.control_requests.add_one();
             Some(control.serve_v1(request).await)
         }
         Ok(Ok(Err(refused))) => {
             if refused != Refused::Truncated {
-                control.back_off.failed(peer.ip(), Instant::now());
+                port.failed(peer);
             }
-            control.refuse(peer, refused.as_str());
+            port.refuse(peer, refused.as_str());
             refused.reply()
         }
     };
@@ -56,7 +58,7 @@ pub(super) async fn connection(
         match tokio::time::timeout(control.settings.frame_time, write).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a control connection broke"),
-            Err(_) => control.refuse_slow(peer),
+            Err(_) => port.too_slow(peer),
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use control_port::Refusals;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -13,7 +14,6 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::config::unix_now;
-use crate::control::Refusals;
 use crate::counters::{Counters, Histogram, LATENCY_BOUNDS_US};
 use crate::gateway::{Gateway, Snapshot};
 use crate::route::ActiveRoute;
@@ -100,12 +100,7 @@ impl Source {
         let open = count(self.gateway.live.open());
         out.gauge("connections_open", "Open connections", None, open)?;
         let control = self.gateway.counters.control_requests.value();
-        out.counter(
-            "control_requests",
-            "Control requests carried out or refused by role",
-            None,
-            control,
-        )?;
+        out.counter("control_requests", "Control requests that their key permits", None, control)?;
         out.family(
             "control_refusals",
             "Refusals at the control port by reason",

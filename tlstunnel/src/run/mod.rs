@@ -151,8 +151,10 @@ pub fn run(
     let served: Result<(), RunError> = runtime.block_on(async {
         stops.listen();
         let (frontends, services) = listeners.split();
+        let port = control.port();
         for listener in services.control {
-            tokio::spawn(Arc::clone(&control).serve(tokio::net::TcpListener::from_std(listener)?));
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(crate::control::serve(Arc::clone(&port), listener));
         }
         for listener in services.metrics {
             let listener = tokio::net::TcpListener::from_std(listener)?;

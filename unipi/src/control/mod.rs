@@ -47,7 +47,7 @@ impl Administration {
 }
 
 impl Desk for Administration {
-    async fn answer(&self, author: &str, request: Request) -> Result<Value, Refusal> {
+    async fn answer(self: &Arc<Self>, author: &str, request: Request) -> Result<Value, Refusal> {
         let sites = &self.sites;
         match request {
             Request::SiteAdd {

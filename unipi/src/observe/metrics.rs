@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use control_port::Refusals;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -27,10 +28,10 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Measures a server.
-    pub(crate) fn new(server: Arc<Server>) -> Self {
+    /// Measures a server, and the refusals of its control port where it has one.
+    pub(crate) fn new(server: Arc<Server>, refusals: Option<Arc<Refusals>>) -> Self {
         let mut registry = Registry::with_prefix("unipi");
-        registry.register_collector(Box::new(Source(server)));
+        registry.register_collector(Box::new(Source { server, refusals }));
         Self { registry }
     }
 
@@ -71,11 +72,14 @@ impl Answer for Metrics {
 }
 
 #[derive(Debug)]
-struct Source(Arc<Server>);
+struct Source {
+    server: Arc<Server>,
+    refusals: Option<Arc<Refusals>>,
+}
 
 impl Collector for Source {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let server = &self.0;
+        let server = &self.server;
         let counters = &server.counters;
         let mut out = Families(encoder);
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(&counters.answers);
@@ -99,6 +103,11 @@ impl Collector for Source {
             &failed,
         )?;
         out.counter("redirects", "Requests that were sent to https", None, &counters.redirects)?;
+        if let Some(refusals) = &self.refusals {
+            let refused: Vec<_> = refusals.totals().collect();
+            let help = "Refusals at the control port by reason";
+            out.counters("control_refusals", help, "reason", &refused)?;
+        }
         out.counter("body", "Bodies of answers", Some(&Unit::Bytes), &counters.body_bytes)?;
         let open = counters.open.load(Relaxed);
         out.gauge("connections_open", "Open connections", None, open)?;
