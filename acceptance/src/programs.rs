@@ -9,8 +9,16 @@ use std::time::SystemTime;
 
 /// The packages whose programs are tested, and the rooms that these are made of.
 const PACKAGES: [&str; 2] = ["tlstunnel", "tlstunnel-ctl"];
-const SOURCES: [&str; 5] =
-    ["tlstunnel/src", "tools/ctl/src", "config-proto/src", "blockdev/src", "certify/src"];
+const SOURCES: [&str; 8] = [
+    "tlstunnel/src",
+    "tools/ctl/src",
+    "blockdev/src",
+    "certify/src",
+    "config-proto/src",
+    "control-port/src",
+    "daemon/src",
+    "proxy-protocol/src",
+];
 
 /// The path of the workspace program `name`.
 ///

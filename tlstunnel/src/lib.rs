@@ -21,7 +21,6 @@ pub mod config;
 pub mod control;
 pub mod counters;
 pub mod demand;
-mod files;
 pub mod forward;
 #[doc(hidden)]
 pub mod fuzz;

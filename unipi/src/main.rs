@@ -6,7 +6,6 @@
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
-use unipi::observe::log;
 use unipi::options::{Options, command};
 use unipi::run::run;
 
@@ -25,7 +24,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    if let Err(error) = log::install(&options.observe) {
+    let lines = &options.observe;
+    let logging = daemon::log::install(lines.log_format, &lines.log_level, lines.access_log, None);
+    if let Err(error) = logging {
         eprintln!("unipi: {error}");
         return ExitCode::from(USAGE);
     }

@@ -332,7 +332,7 @@ async fn serve(options: &Options, parts: Parts) -> Result<(), RunError> {
         serving.spawn(serve::connection::serve(door, metrics, limits, stopped));
     }
     if let Some(path) = &options.ready_file {
-        replace(path, addresses.to_string().as_bytes())
+        daemon::files::replace(path, addresses.to_string().as_bytes())
             .map_err(|error| RunError::Write { path: path.clone(), error })?;
     }
     let sites = server.sites.all().len();
@@ -368,14 +368,6 @@ async fn follow_names(names: Names, sites: Arc<Sites>) {
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, RunError> {
     let read = std::fs::read(path).map(Zeroizing::new);
     read.map_err(|error| RunError::Read { path: path.to_owned(), error })
-}
-
-/// Puts `content` at `path` in one step: a reader sees all of it or nothing.
-fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    std::fs::write(&beside, content)?;
-    std::fs::rename(&beside, path)
 }
 
 /// For the storage to finish what it writes.

@@ -122,7 +122,7 @@ pub fn export_v1(path: &Path, key_file: Option<&Path>, out: &Path) -> Result<Str
     let device = MemoryDevice::new(sectors * SECTOR);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     v1::write(&device, &data, 1, v1::timestamp(since.as_secs(), since.subsec_nanos()))?;
-    crate::files::create_private(out)
+    daemon::files::create_private(out)
         .and_then(|mut file| {
             file.write_all(&device.image())?;
             file.sync_all()

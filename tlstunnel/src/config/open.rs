@@ -202,7 +202,7 @@ fn grow_v1(device: &FileDevice, path: &Path, size: u64) -> Result<(), OpenError>
 
 /// Copies a file to one that is not there yet, durably.
 fn copy_new(from: &Path, to: &Path) -> std::io::Result<()> {
-    let mut target = match crate::files::create_private(to) {
+    let mut target = match daemon::files::create_private(to) {
         // A copy of an attempt that was interrupted: made before anything was changed, so it is whole or is made again.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let whole = std::fs::metadata(to)?.len() == std::fs::metadata(from)?.len();

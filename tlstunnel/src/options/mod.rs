@@ -16,6 +16,7 @@ use certify::options::{AcmeOptions, FileOptions};
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config_proto::model::normalize_host;
+use daemon::log::LogFormat;
 use ipnet::IpNet;
 
 pub use limits::LimitOptions;
@@ -331,16 +332,6 @@ pub struct ObserveOptions {
     /// Also sends log lines to this syslog server (RFC 5424 over UDP) [default port: 514]
     #[arg(long, env = "TLSTUNNEL_SYSLOG", value_name = "HOST[:PORT]")]
     pub syslog: Option<String>,
-}
-
-/// The form of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For eyes.
-    #[default]
-    Human,
-    /// One JSON object per line.
-    Json,
 }
 
 /// On or off.

@@ -118,7 +118,7 @@ fn generate() -> Result<Zeroizing<String>, KeyError> {
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = crate::files::create_private(path)?;
+    let mut file = daemon::files::create_private(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

@@ -181,7 +181,7 @@ pub fn run(
         }
         let accepting = frontends.serve(&gateway, options);
         if let Some(path) = &options.ready_file {
-            crate::files::replace(path, addresses.to_json().as_bytes())
+            daemon::files::replace(path, addresses.to_json().as_bytes())
                 .map_err(|error| RunError::Write { path: path.clone(), error })?;
         }
         tracing::info!(%addresses, version = env!("CARGO_PKG_VERSION"), "serving");
@@ -275,7 +275,7 @@ fn write_authority(options: &Options, authority: Option<String>) -> Result<(), R
     let (Some(authority), Some(path)) = (authority, options.beside_storage("-ca.pem")) else {
         return Ok(());
     };
-    crate::files::replace(&path, authority.as_bytes())
+    daemon::files::replace(&path, authority.as_bytes())
         .map_err(|error| RunError::Write { path: path.clone(), error })?;
     tracing::info!(file = %path.display(), "clients that trust this authority accept the development certificates");
     Ok(())

@@ -99,7 +99,7 @@ impl Record {
         let alpn =
             tls.and_then(|tls| tls.alpn.as_deref()).map(|alpn| alpn.escape_ascii().to_string());
         tracing::info!(
-            target: "access",
+            target: ACCESS_TARGET,
             id = live.id(),
             client = %live.client(),
             sni = live.server_name(),
@@ -123,7 +123,7 @@ impl Record {
 
 /// Tells about a connection that was refused before it was admitted.
 pub(super) fn log_refused(peer: SocketAddr, outcome: &'static str, details: Option<&str>) {
-    tracing::info!(target: "access", client = %peer, outcome, details);
+    tracing::info!(target: ACCESS_TARGET, client = %peer, outcome, details);
 }
 
 fn milliseconds(duration: Duration) -> f64 {

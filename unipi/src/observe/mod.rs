@@ -1,6 +1,5 @@
-//! What the operator sees: logs and metrics.
+//! What the operator's monitoring sees.
 
-pub mod log;
 mod metrics;
 
 pub(crate) use metrics::Metrics;

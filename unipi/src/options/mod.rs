@@ -18,7 +18,7 @@ use clap::Parser;
 
 pub use limits::LimitOptions;
 pub use listen::ListenOptions;
-pub use observe::{LogFormat, ObserveOptions};
+pub use observe::ObserveOptions;
 pub use publishing::{ControlOptions, PublishingOptions};
 pub use repository::{AccessOptions, RefreshOptions};
 pub use site::{SiteOptions, StorageOptions};

@@ -1,7 +1,8 @@
 //! Logs.
 
+use clap::Args;
 use clap::builder::BoolishValueParser;
-use clap::{Args, ValueEnum};
+use daemon::log::LogFormat;
 
 /// Logs.
 #[derive(Clone, Debug, Args)]
@@ -18,13 +19,4 @@ pub struct ObserveOptions {
     /// Logs a line for every request
     #[arg(long, env = "UNIPI_ACCESS_LOG", value_parser = BoolishValueParser::new())]
     pub access_log: bool,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For eyes.
-    Human,
-    /// A JSON object on each line.
-    Json,
 }

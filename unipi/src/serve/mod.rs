@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use daemon::log::ACCESS_TARGET;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -41,9 +42,6 @@ use crate::sites::{Hosted, Sites, Trust};
 use crate::webhook::Decision;
 use connection::{Answer, Failed};
 use respond::{refuse, without_body_for_head};
-
-/// The `tracing` target of access-log lines, one for each request.
-pub const ACCESS_TARGET: &str = "access";
 
 /// Answers requests for a site.
 #[derive(Debug)]
