@@ -157,6 +157,13 @@ impl KnownKey {
 
 // === impl KeyId ===
 
+/// [`DEFAULT_KEY_ID`].
+impl Default for KeyId {
+    fn default() -> Self {
+        Self(DEFAULT_KEY_ID.to_owned())
+    }
+}
+
 impl FromStr for KeyId {
     type Err = KeyError;
 

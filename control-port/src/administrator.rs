@@ -1,10 +1,9 @@
 //! The administrator's key at start: read from its file, or made there.
 
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use config_proto::key::{DEFAULT_KEY_ID, GENERATED_SECRET_LEN, Key};
+use config_proto::key::{GENERATED_SECRET_LEN, Key, KeyId};
+use daemon::files::{open_to_others, write_private};
 use zeroize::Zeroizing;
 
 /// Why there is no administrator's key.
@@ -45,30 +44,88 @@ pub enum AdministratorError {
 /// # Errors
 /// [`AdministratorError`].
 pub fn read_or_make(path: &Path) -> Result<Key, AdministratorError> {
-    let unusable = |error| AdministratorError::Unusable { path: path.to_owned(), error };
+    Key::from_file_text(&read_or_make_text(path)?)
+        .map_err(|error| AdministratorError::Unusable { path: path.to_owned(), error })
+}
+
+/// Reads the text of a key file, whatever it is, or makes a key there, readable by its owner alone. For who takes other
+/// keys than those of protocol v2.
+///
+/// # Errors
+/// All of [`AdministratorError`] but [`AdministratorError::Unusable`].
+pub fn read_or_make_text(path: &Path) -> Result<Zeroizing<String>, AdministratorError> {
     match std::fs::read_to_string(path).map(Zeroizing::new) {
         Ok(text) => {
-            if std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o077 != 0) {
-                tracing::warn!(path = %path.display(), "others than its owner may read the key file");
+            if open_to_others(path) {
+                tracing::warn!("others can read the key file: chmod 600 {}", quoted(path));
             }
-            Key::from_file_text(&text).map_err(unusable)
+            Ok(text)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut secret = Zeroizing::new([0; GENERATED_SECRET_LEN]);
-            getrandom::fill(secret.as_mut_slice()).map_err(AdministratorError::Random)?;
-            let key = Key::generate(DEFAULT_KEY_ID.parse().map_err(unusable)?, &secret);
-            write(path, &key)
+            let text = generate()?.to_file_text();
+            write_private(path, text.as_bytes())
                 .map_err(|error| AdministratorError::Write { path: path.to_owned(), error })?;
-            tracing::warn!(path = %path.display(), "a new administrator's key was made");
-            Ok(key)
+            tracing::warn!(
+                "a new administrator's key was made: tlstunnel-ctl --key-file {}",
+                quoted(path)
+            );
+            Ok(text)
         }
         Err(error) => Err(AdministratorError::Read { path: path.to_owned(), error }),
     }
 }
 
-fn write(path: &Path, key: &Key) -> std::io::Result<()> {
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(key.to_file_text().as_bytes())?;
-    file.sync_all()
+/// A new key of the default id.
+///
+/// # Errors
+/// [`AdministratorError::Random`].
+pub fn generate() -> Result<Key, AdministratorError> {
+    let mut secret = Zeroizing::new([0; GENERATED_SECRET_LEN]);
+    getrandom::fill(secret.as_mut_slice()).map_err(AdministratorError::Random)?;
+    Ok(Key::generate(KeyId::default(), &secret))
+}
+
+/// The path as one word of a shell's command line, so that a command in the log can be copied.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_new_key_goes_into_a_private_file_and_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.key");
+        let made = read_or_make(&path).unwrap();
+        assert!(!open_to_others(&path));
+        let found = read_or_make(&path).unwrap();
+        assert_eq!((made.id(), made.secret()), (found.id(), found.secret()));
+    }
+
+    #[test]
+    fn what_cannot_be_used_read_or_written_is_said_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.key");
+        std::fs::write(&path, "short").unwrap();
+        assert!(matches!(read_or_make(&path), Err(AdministratorError::Unusable { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), b"short");
+        assert!(matches!(read_or_make(folder.path()), Err(AdministratorError::Read { .. })));
+        let nowhere = folder.path().join("none").join("store.key");
+        assert!(matches!(read_or_make(&nowhere), Err(AdministratorError::Write { .. })));
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_the_shell() {
+        assert_eq!(quoted(Path::new("/var/lib/gateway_1.key")), "/var/lib/gateway_1.key");
+        assert_eq!(quoted(Path::new("my keys/a$b")), "'my keys/a$b'");
+        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
+    }
 }

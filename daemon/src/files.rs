@@ -13,6 +13,18 @@ pub fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Writes a new file that its owner alone can read, durably; it must not exist. If that fails, no part of it stays.
+///
+/// # Errors
+/// What the system answers.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = create_private(path)?;
+    file.write_all(content).and_then(|()| file.sync_all()).inspect_err(|_| {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(path);
+    })
+}
+
 /// Whether users other than its owner may read or write the file; not where that cannot be told.
 pub fn open_to_others(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o077 != 0)
@@ -42,9 +54,11 @@ mod tests {
     fn a_private_file_is_its_owners_alone_and_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        create_private(&path).unwrap().write_all(b"secret").unwrap();
+        write_private(&path, b"secret").unwrap();
         assert!(!open_to_others(&path));
-        assert_eq!(create_private(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        for refused in [create_private(&path).map(drop), write_private(&path, b"other")] {
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        }
         assert_eq!(std::fs::read(&path).unwrap(), b"secret");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(open_to_others(&path));

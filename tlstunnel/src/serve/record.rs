@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use daemon::log::ACCESS_TARGET;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 use crate::forward::Ended;
