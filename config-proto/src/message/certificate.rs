@@ -1,0 +1,47 @@
+//! Certificates as they are shown, and why one is revoked.
+
+use serde::{Deserialize, Serialize};
+
+/// A certificate that the gateway serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CertificateInfo {
+    /// Its subject alternative names.
+    pub names: Vec<String>,
+    /// Who issued it.
+    pub issuer: String,
+    /// Start of validity, seconds since 1970.
+    pub not_before: i64,
+    /// End of validity, seconds since 1970.
+    pub not_after: i64,
+    /// SHA-256 of the certificate in hexadecimal digits.
+    pub sha256: String,
+    /// Where it is from: `file`, `self-signed`, `uploaded`, `acme`.
+    pub source: String,
+}
+
+/// Every certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CertificateList {
+    /// In order of their first names.
+    pub certificates: Vec<CertificateInfo>,
+}
+
+/// Why a certificate is revoked (RFC 5280, section 5.3.1), as far as its holder can know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RevocationReason {
+    /// None is given.
+    #[default]
+    Unspecified,
+    /// Somebody else may have the key.
+    KeyCompromise,
+    /// The holder's name or organisation changed.
+    AffiliationChanged,
+    /// Another certificate took its place.
+    Superseded,
+    /// The name is served no more.
+    CessationOfOperation,
+}
