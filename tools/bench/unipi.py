@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Compares unipi with nginx on the same tree in one run: small and large files, clear and TLS, HTTP/1.1 and HTTP/2,
+"""Compares unipi with nginx and static-web-server on the same tree in one run: small and large files, clear and TLS, HTTP/1.1 and HTTP/2,
 as they are and compressed beforehand, and requests that are answered with 304.
 
 Rounds of all systems are interleaved, because the machine's speed changes from minute to minute. Beside each rate stands
 the server's own CPU time per unit of work, from /proc over its whole process tree: that is the figure to compare, since
 client and server share the cores. Ratios are against the first peer (the lower the CPU ratio, the better). One worker
-each. nginx serves from disk with sendfile and a cache of open files, and gzip and Brotli files made beforehand.
+each. nginx serves from disk with sendfile and a cache of open files, and gzip and Brotli files made beforehand; so does
+static-web-server, which takes part when it is on PATH or named by --static-web-server. It is bound to one processor to
+have one worker, and knows no HTTP/2 in clear text.
 
 Needs: openssl, git, brotli, nginx with its module for Brotli files, h2load (nghttp2-client); tools/install-peers installs them.
 
@@ -42,6 +44,10 @@ class Kind:
     def __init__(self, paths, tls, h2, headers=(), unit="request", clients=("-c", "64")):
         self.paths, self.tls, self.h2, self.headers, self.unit = paths, tls, h2, headers, unit
         self.clients = ("-c", "16", "-m", "8") if h2 else clients
+
+    def place(self):
+        """Which of a system's ports serves it."""
+        return "tls" if self.tls else "h2c" if self.h2 else "clear"
 
 
 GZIP = ("accept-encoding: gzip",)
@@ -132,20 +138,31 @@ http {{ include /etc/nginx/mime.types; access_log off; sendfile on; tcp_nopush o
             "--cert", f / "cert.pem", "--cert-key", f / "key.pem", "--log-level", "warn")
         return {"clear": clear, "tls": tls, "h2c": clear}, process
 
+    def start_sws(self):
+        f, clear, tls = self.folder, free_port(), free_port()
+        common = ["taskset", "-c", "0", self.options.static_web_server, "--host", "127.0.0.1", "--root", f / "www",
+                  "--log-level", "error", "--compression-static", "true", "--threads-multiplier", "1"]
+        first = self.spawn(*common, "--port", str(clear))
+        second = self.spawn(*common, "--port", str(tls), "--http2", "true", "--http2-tls-cert", f / "cert.pem",
+                            "--http2-tls-key", f / "key.pem")
+        return {"clear": clear, "tls": tls}, {"clear": first, "tls": second}
+
     def start(self):
         for name in self.options.systems.split(","):
-            ports, process = getattr(self, f"start_{name}")()
+            ports, started = getattr(self, f"start_{name}")()
             for port in ports.values():
                 wait_port(port)
-            self.systems[name] = (ports, process.pid)
+            processes = started if isinstance(started, dict) else {place: started for place in ports}
+            self.systems[name] = (ports, {place: process.pid for place, process in processes.items()})
             for kind in self.kinds().values():
-                self.wait_right(name, kind)
+                if kind.place() in ports:
+                    self.wait_right(name, kind)
 
     def kinds(self):
         return {name: KINDS[name] for name in self.options.only or KINDS}
 
     def url(self, name, kind, path):
-        port = self.systems[name][0]["tls" if kind.tls else "h2c" if kind.h2 else "clear"]
+        port = self.systems[name][0][kind.place()]
         return port, f"{'https' if kind.tls else 'http'}://{NAME}:{port}/{path}"
 
     def wait_right(self, name, kind):
@@ -191,9 +208,10 @@ http {{ include /etc/nginx/mime.types; access_log off; sendfile on; tcp_nopush o
         return done
 
     def measure(self, kind):
-        rows = {name: [] for name in self.systems}
+        able = {name: pids[kind.place()] for name, (_, pids) in self.systems.items() if kind.place() in pids}
+        rows = {name: [] for name in able}
         for _ in range(self.options.rounds):
-            for name, (_, pid) in self.systems.items():
+            for name, pid in able.items():
                 cpu, start = cpu_seconds(pid), time.monotonic()
                 units = self.work(name, kind)
                 seconds = time.monotonic() - start
@@ -216,14 +234,18 @@ def main():
     root = pathlib.Path(__file__).resolve().parents[2]
     release = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "target")) / "release"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", default="nginx,unipi", help="in the order of their rounds")
+    parser.add_argument("--systems", help="in the order of their rounds [default: nginx, unipi, and sws if it is there]")
+    parser.add_argument("--static-web-server", default=shutil.which("static-web-server"), metavar="FILE")
     parser.add_argument("--only", choices=KINDS, action="append", help="repeatable")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=30_000, help="requests for small files in a round")
     parser.add_argument("--unipi", default=release / "unipi")
     parser.add_argument("--json", action="store_true", help="print samples as JSON at the end")
     options = parser.parse_args()
+    options.systems = options.systems or "nginx,unipi" + (",sws" if options.static_web_server else "")
     missing = [p for p in ("openssl", "git", "nginx", "h2load", "curl", "brotli") if not shutil.which(p)]
+    if "sws" in options.systems.split(",") and not options.static_web_server:
+        missing.append("static-web-server")
     if missing:
         sys.exit(f"unipi.py: missing: {', '.join(missing)} (tools/install-peers installs them)")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -234,8 +256,8 @@ def main():
         try:
             bench.prepare()
             bench.start()
-            for name, (_, pid) in bench.systems.items():
-                print(f"{name}: {pss_kib(pid) / 1024:.0f} MiB of memory (PSS)")
+            for name, (_, pids) in bench.systems.items():
+                print(f"{name}: {sum(map(pss_kib, set(pids.values()))) / 1024:.0f} MiB of memory (PSS)")
             for name, kind in bench.kinds().items():
                 result[name] = bench.measure(kind)
                 table(name, kind, result[name], next(iter(bench.systems)))

@@ -26,6 +26,7 @@ pub mod run;
 pub mod serve;
 pub mod site;
 pub mod sites;
+mod size;
 pub mod storage;
 pub mod tls;
 pub mod trust;

@@ -4,7 +4,7 @@
 //! was asked: a burst of webhooks costs two looks at the remote. A failure leaves the old site in place and is tried
 //! again, at growing distances; a commit that was refused is not fetched again unless somebody asks.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::git::{FetchError, Fetched, Progress, Remote, fetch_unless};
-use crate::sites::{DeployError, Hosted, Trust};
+use crate::sites::{DeployError, Hosted, Room, Trust};
 
 /// What asks for a refresh, and what became of them.
 #[derive(Debug, Default)]
@@ -112,12 +112,11 @@ impl Hosted {
             let trees = self.deploying.lock().await;
             (trees.known.clone(), trees.unwanted)
         };
-        let (site, begun) = (Arc::downgrade(self), AtomicBool::new(false));
+        let room = Room::new(self);
         let remote = Remote {
             progress: Some(Arc::new(move |progress| {
-                // Only what is new has objects.
-                if matches!(progress, Progress::Objects { .. }) && !begun.swap(true, Relaxed) {
-                    site.upgrade().inspect(|site| site.make_room());
+                if let Progress::Objects { unpacked, .. } = progress {
+                    room.for_bytes(unpacked);
                 }
             })),
             ..remote.clone()

@@ -71,6 +71,7 @@ async fn answer(
     while let Some(frame) = body.frame().await {
         receiver.push(&frame.unwrap().into_data().unwrap()).await.unwrap();
     }
+    let voice = receiver.voice();
     let push = receiver.finish().unwrap();
     let mut results = Vec::new();
     for command in &push.commands {
@@ -94,7 +95,7 @@ async fn answer(
     }
     let body = match push.commands.is_empty() {
         true => Vec::new(),
-        false => push.report(&results, &["the site says hello".to_owned()]),
+        false => [voice.message("the site says hello"), push.report(&results)].concat(),
     };
     let answer = answer.header("content-type", "application/x-git-receive-pack-result");
     Ok(answer.body(Full::from(body)).unwrap())

@@ -4,7 +4,10 @@
 mod git_support;
 mod site_support;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use git_support::{git, git_command};
 use site_support::{Unipi, available, get};
@@ -67,10 +70,13 @@ fn a_push_is_live_when_git_returns_and_a_clone_brings_it_back() {
         let url = url(&unipi);
         std::fs::write(work.join("_redirects"), "nonsense\n").unwrap();
         let first = commit(&work, "one and a bad rule");
-        let (done, said) = try_git(&work, &["push", &url, "main"]);
+        let (done, said) = try_git(&work, &["push", "--progress", &url, "main"]);
         assert!(done, "{said}");
         assert!(said.contains("remote: ") && said.contains("is live as generation 1"), "{said}");
         assert!(said.contains("problem: _redirects line 1"), "{said}");
+        let order = ["received ", "checking the files", "going live: 2 files", "is live as"];
+        let places: Vec<_> = order.iter().map(|word| said.find(word)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{said}");
         assert_eq!(get(&unipi.url("/"), &[]).body, b"one and a bad rule");
         let log = status(&unipi);
         assert_eq!(log["commit"]["id"], first.as_str());
@@ -137,7 +143,7 @@ fn pushes_are_refused_with_their_reason_and_the_old_site_stays() {
     refused(&[":main"], "the site's branch stays");
     std::fs::write(work.join("large.bin"), vec![b'x'; 100 << 10]).unwrap();
     commit(&work, "too large");
-    refused(&["main"], "unpacked_bytes");
+    refused(&["main"], "more than 64 KiB (unpacked_bytes): allow more with --max-site-size");
     assert_eq!(status(&unipi)["log"][0]["outcome"], "failed");
     git(&work, &["reset", "-q", "--hard", "HEAD~1"]);
     std::fs::remove_file(work.join("large.bin")).unwrap_or_default();
@@ -179,6 +185,87 @@ fn pushes_are_refused_with_their_reason_and_the_old_site_stays() {
     assert_eq!(get(&unipi.url("/"), &[]).body, b"faster");
 }
 
+/// What git sends for the first push, made by hand: the command, and a pack of git's own.
+fn by_hand(work: &Path, capabilities: &str) -> Vec<u8> {
+    let tip = git(work, &["rev-parse", "HEAD"]);
+    let line = format!("{} {tip} refs/heads/main\0{capabilities}", "0".repeat(40));
+    let mut body = format!("{:04x}{line}0000", line.len() + 4).into_bytes();
+    let pack = git_command(work)
+        .args(["-c", "core.quotepath=off", "pack-objects", "--stdout", "--all", "-q"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    body.extend_from_slice(&pack.stdout);
+    body
+}
+
+/// Sends a push of which half arrives, waits for the first word about it, sends the rest, and gives the whole answer.
+fn in_two_halves(unipi: &Unipi, body: &[u8], word: &[u8]) -> String {
+    let mut stream = TcpStream::connect(unipi.http).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let head = format!(
+        "POST /site.git/git-receive-pack HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Content-Type: application/x-git-receive-pack-request\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        unipi.http,
+        body.len()
+    );
+    let (first, second) = body.split_at(body.len() / 2);
+    stream.write_all(&[head.as_bytes(), first].concat()).unwrap();
+    let mut answer = Vec::new();
+    let mut piece = [0; 1000];
+    while !answer.windows(word.len()).any(|window| window == word) {
+        let length = stream.read(&mut piece).unwrap();
+        assert!(length > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece[..length]);
+    }
+    stream.write_all(second).unwrap();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn whoever_pushes_hears_how_it_goes_while_it_goes() {
+    if !available(&["git", "curl"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let work = repository(folder.path(), "sha1");
+    let (unipi, _token, _) = start(&[]);
+    let body = by_hand(&work, "report-status side-band-64k");
+    let said = in_two_halves(&unipi, &body, b"of 3 objects");
+    assert!(said.starts_with("HTTP/1.1 200") && said.contains("ok refs/heads/main"), "{said}");
+    assert_eq!(get(&unipi.url("/"), &[]).body, b"one");
+    // Who wants quiet sees that something moves, and hears the end.
+    let (unipi, _token, _) = start(&[]);
+    let body = by_hand(&work, "report-status side-band-64k quiet");
+    let said = in_two_halves(&unipi, &body, b"0005\x01");
+    assert!(said.contains("is live as generation 1") && !said.contains("objects"), "{said}");
+    // Without side-bands there is the report alone.
+    let (unipi, _token, _) = start(&[]);
+    let body = by_hand(&work, "report-status");
+    let said = in_two_halves(&unipi, &body, b"HTTP/1.1 200");
+    assert!(said.contains("unpack ok") && !said.contains("is live"), "{said}");
+
+    // One that breaks off changes nothing.
+    let (unipi, _token, _) = start(&[]);
+    let body = by_hand(&work, "report-status side-band-64k");
+    let mut stream = TcpStream::connect(unipi.http).unwrap();
+    let head = format!(
+        "POST /site.git/git-receive-pack HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Content-Type: application/x-git-receive-pack-request\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), &body[..body.len() - 9]].concat()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).contains("ok refs"), "{answer:?}");
+    assert_eq!(get(&unipi.url("/"), &[]).status, 503);
+    assert!(try_git(&work, &["push", "-q", &url(&unipi), "main"]).0);
+    assert_eq!(get(&unipi.url("/"), &[]).body, b"one");
+}
+
 #[test]
 fn gzip_chunks_and_expectations_of_clients() {
     if !available(&["git", "curl", "gzip"]) {
@@ -187,16 +274,7 @@ fn gzip_chunks_and_expectations_of_clients() {
     let folder = tempfile::tempdir().unwrap();
     let work = repository(folder.path(), "sha1");
     let (unipi, _token, _) = start(&[]);
-    // What git sends, made by hand so that it can be compressed: the command, and a pack of git's own.
-    let tip = git(&work, &["rev-parse", "HEAD"]);
-    let line = format!("{} {tip} refs/heads/main\0report-status side-band-64k", "0".repeat(40));
-    let mut body = format!("{:04x}{line}0000", line.len() + 4).into_bytes();
-    let pack = git_command(&work)
-        .args(["-c", "core.quotepath=off", "pack-objects", "--stdout", "--all", "-q"])
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap();
-    body.extend_from_slice(&pack.stdout);
+    let body = by_hand(&work, "report-status side-band-64k");
     let file = folder.path().join("push");
     std::fs::write(&file, &body).unwrap();
     assert!(std::process::Command::new("gzip").arg(&file).status().unwrap().success());
@@ -294,6 +372,10 @@ fn names_of_every_kind() {
         ("質問.txt", "/%E8%B3%AA%E5%95%8F.txt"),
         ("Ünïcödé/é.txt", "/%C3%9Cn%C3%AFc%C3%B6d%C3%A9/%C3%A9.txt"),
         ("שלום.txt", "/%D7%A9%D7%9C%D7%95%D7%9D.txt"),
+        ("привет.txt", "/%D0%BF%D1%80%D0%B8%D0%B2%D0%B5%D1%82.txt"),
+        ("مرحبا.txt", "/%D9%85%D8%B1%D8%AD%D8%A8%D8%A7.txt"),
+        ("नमस्ते.txt", "/%E0%A4%A8%E0%A4%AE%E0%A4%B8%E0%A5%8D%E0%A4%A4%E0%A5%87.txt"),
+        ("สวัสดี.txt", "/%E0%B8%AA%E0%B8%A7%E0%B8%B1%E0%B8%AA%E0%B8%94%E0%B8%B5.txt"),
         ("📦.txt", "/%F0%9F%93%A6.txt"),
         ("q?uestion#hash.txt", "/q%3Fuestion%23hash.txt"),
         ("back\\slash.txt", "/back%5Cslash.txt"),
@@ -318,6 +400,10 @@ fn names_of_every_kind() {
         "/%E8%B3%AA%E5%95%8F.txt",
         "/%C3%9Cn%C3%AFc%C3%B6d%C3%A9/%C3%A9.txt",
         "/%D7%A9%D7%9C%D7%95%D7%9D.txt",
+        "/%D0%BF%D1%80%D0%B8%D0%B2%D0%B5%D1%82.txt",
+        "/%D9%85%D8%B1%D8%AD%D8%A8%D8%A7.txt",
+        "/%E0%A4%A8%E0%A4%AE%E0%A4%B8%E0%A5%8D%E0%A4%A4%E0%A5%87.txt",
+        "/%E0%B8%AA%E0%B8%A7%E0%B8%B1%E0%B8%AA%E0%B8%94%E0%B8%B5.txt",
         "/%F0%9F%93%A6.txt",
         "/q%3Fuestion%23hash.txt",
         "/quote%22%27.txt",

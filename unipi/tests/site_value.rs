@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use unipi::site::generations::{Outcome, RollbackError};
+use unipi::site::generations::{Outcome, RollbackError, SMALL};
 use unipi::site::{
     BuildError, BuildOptions, CommitInfo, ContentTypes, Entry, EntryKind, Found, Generations, Site,
     SitePath, Source, build,
@@ -27,7 +27,8 @@ async fn made(
             None => (*path, EntryKind::File),
         };
         // As with git: the id follows from the content.
-        let id = text.bytes().fold(7_u64, |sum, b| sum.wrapping_mul(31) ^ u64::from(b));
+        let id = text.bytes().take(64).fold(7_u64, |sum, b| sum.wrapping_mul(31) ^ u64::from(b));
+        let id = id.wrapping_add(text.len() as u64);
         Entry {
             path: path.as_bytes().to_vec(),
             kind,
@@ -183,22 +184,42 @@ async fn generations_share_blobs_and_never_go_back_in_time() {
 
 #[tokio::test]
 async fn room_is_made_for_what_comes_but_what_is_live_stays() {
+    const MIB: u64 = 1 << 20;
     let generations = Generations::new(3);
-    let text = |letter: &str| letter.repeat(1000);
-    let (a, b, c) = (text("a"), text("b"), text("c"));
-    assert!(!generations.make_room(100), "nothing is there");
-    for files in [[("x", &a[..]), ("y", &b[..])], [("x", &a), ("y", &c)], [("x", &c), ("y", &b)]] {
+    assert_eq!(generations.make_room(u64::MAX, NOW).left, u64::MAX, "nothing is there");
+    let options = BuildOptions { max_size: 100 * MIB, ..options() };
+    for letter in ["a", "b", "c"] {
+        let text = letter.repeat(20 << 20);
         let before: Vec<_> = generations.kept().into_iter().map(|kept| kept.site).collect();
-        let site = made(&files, 1_000_000_000, &before, &options()).await.unwrap();
+        let site = made(&[("x", &text), ("y", "same")], NOW, &before, &options).await.unwrap();
         generations.publish(site, "test", NOW);
     }
     let numbers = || generations.kept().iter().map(|kept| kept.number).collect::<Vec<_>>();
-    // Three blobs of a thousand bytes, of which the current one has two.
-    assert!(!generations.make_room(150));
+    // A page of a small site, and what fits, costs nothing.
+    let room = generations.make_room(1000, NOW);
+    assert!(room.gone.is_empty() && room.left > 1000, "{room:?}");
+    assert_eq!(room.left, SMALL - 60 * MIB - 4);
+    assert!(generations.make_room(room.left, NOW).gone.is_empty());
     assert_eq!(numbers(), [1, 2, 3]);
-    assert!(generations.make_room(140));
-    assert_eq!(numbers(), [3]);
-    assert_eq!(generations.current().unwrap().number, 3);
-    assert!(!generations.make_room(0));
-    assert_eq!(numbers(), [3]);
+    // One byte more does, and the log says so.
+    let room = generations.make_room(room.left + 1, NOW);
+    assert_eq!(room.gone.iter().map(|gone| gone.number).collect::<Vec<_>>(), [1]);
+    assert_eq!(room.left, SMALL - 40 * MIB - 4);
+    assert_eq!(numbers(), [2, 3]);
+    let last = generations.log().remove(0);
+    assert_eq!((last.outcome, last.generation), (Outcome::Dropped, Some(1)));
+    assert!(last.problems[0].text.contains("memory"), "{last:?}");
+    assert_eq!(generations.roll_back(1, "me", NOW).unwrap_err(), RollbackError::Unknown(1));
+
+    // What is pinned is live, and stays however old it is.
+    let pinned = generations.roll_back(2, "me", NOW).unwrap();
+    generations.pin("me", NOW);
+    let text = "d".repeat(20 << 20);
+    let held = made(&[("x", &text)], NOW, &[], &options).await.unwrap();
+    generations.publish(held, "test", NOW);
+    assert_eq!(numbers(), [3, 4, 5]);
+    let room = generations.make_room(50 * MIB, NOW);
+    assert_eq!(room.left, u64::MAX, "nothing else can go");
+    assert_eq!(numbers(), [pinned.number]);
+    assert_eq!(find(&generations.current().unwrap().site, "/y"), "200 same");
 }

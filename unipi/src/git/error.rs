@@ -49,7 +49,7 @@ pub enum FetchError {
     #[error("the repository's content is refused: {0}")]
     Content(#[from] TreeError),
     /// A limit of [`super::Limits`] was met; raise it when the site is meant to be this large.
-    #[error("limit {name} ({limit}) exceeded")]
+    #[error("{}", super::limits::exceeded(name, *limit))]
     Limit {
         /// The limit's name, as the field of [`super::Limits`].
         name: &'static str,

@@ -80,7 +80,8 @@ async fn attempt(
         unpacker.push(&bytes).await.map_err(limited)?;
         if let Some(progress) = &remote.progress {
             let (done, total) = unpacker.progress();
-            progress(Progress::Objects { done, total, bytes: unpacker.bytes() });
+            let (bytes, unpacked) = (unpacker.bytes(), unpacker.unpacked());
+            progress(Progress::Objects { done, total, bytes, unpacked });
         }
     }
     conversation.finish().await;

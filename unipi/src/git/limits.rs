@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::size::in_units;
+
 /// Bounds of one fetch or push. The defaults suit sites up to 256 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -41,5 +43,17 @@ impl Default for Limits {
             references: 100_000,
             redirects: 4,
         }
+    }
+}
+
+/// What is said when a limit is met: its name, and what to do about it.
+pub(super) fn exceeded(name: &str, limit: u64) -> String {
+    match name {
+        "pack_bytes" | "unpacked_bytes" => format!(
+            "the site has more than {} ({name}): allow more with --max-site-size, for a site of its own with \
+             --max-size too, or make it smaller",
+            in_units(limit)
+        ),
+        _ => format!("limit {name} ({limit}) exceeded"),
     }
 }

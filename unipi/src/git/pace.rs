@@ -1,7 +1,7 @@
 //! Long work on a single thread gives way: after every [`SLICE`] bytes other tasks run.
 
-/// Bytes that are hashed, inflated or copied before other tasks get their turn: below a millisecond of work.
-pub const SLICE: usize = 256 << 10;
+/// Bytes that are hashed, inflated or copied before other tasks get their turn: a fraction of a millisecond of work.
+pub const SLICE: usize = 64 << 10;
 
 /// Counts work and yields to the runtime after each [`SLICE`].
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 //!
 //! HTTP, authentication and the decision what goes live are the caller's. Its way: [`advertisement`] answers
 //! `GET …/info/refs?service=git-receive-pack`; the body of `POST …/git-receive-pack` goes through a [`Receiver`] as it
-//! arrives; of the [`Push`] that comes out it makes a generation ([`Push::generation`]), and answers with
+//! arrives, and its [`Voice`] tells the client how it goes; of the [`Push`] that comes out it makes a generation ([`Push::generation`]), and answers with
 //! [`Push::report`]. Nothing changes until the caller takes that generation.
 //!
 //! Only the current generation is held, not its history, so packs must be complete in themselves or build on that
@@ -79,6 +79,7 @@ pub struct Receiver<'known> {
     buffer: BytesMut,
     commands: Vec<Command>,
     side_band: bool,
+    quiet: bool,
     report: bool,
     in_pack: bool,
     unpacker: Unpacker<'known>,
@@ -104,6 +105,7 @@ impl<'known> Receiver<'known> {
             buffer: BytesMut::new(),
             commands: Vec::new(),
             side_band: false,
+            quiet: false,
             report: false,
             in_pack: false,
             unpacker: Unpacker::new(hash, limits, known.map(|known| &known.objects)),
@@ -138,6 +140,42 @@ impl<'known> Receiver<'known> {
         Ok(())
     }
 
+    /// Whether all commands are there, and the pack comes next.
+    #[must_use]
+    pub fn has_commands(&self) -> bool {
+        self.in_pack
+    }
+
+    /// The commands, as far as they are there.
+    #[must_use]
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// How the client is spoken to. It is known when all commands are there.
+    #[must_use]
+    pub fn voice(&self) -> Voice {
+        Voice { side_band: self.side_band, quiet: self.quiet }
+    }
+
+    /// Objects that have arrived, and how many there will be.
+    #[must_use]
+    pub fn progress(&self) -> (u32, u32) {
+        self.unpacker.progress()
+    }
+
+    /// Bytes of the pack that have arrived.
+    #[must_use]
+    pub fn pack_bytes(&self) -> u64 {
+        self.unpacker.bytes()
+    }
+
+    /// Bytes of memory that they have become.
+    #[must_use]
+    pub fn unpacked(&self) -> u64 {
+        self.unpacker.unpacked()
+    }
+
     async fn unpack(&mut self, piece: &[u8]) {
         if self.failure.is_none() && !piece.is_empty() {
             self.failure = self.unpacker.push(piece).await.err();
@@ -151,6 +189,7 @@ impl<'known> Receiver<'known> {
         };
         for capability in pkt_line::text(capabilities).split(' ') {
             self.side_band |= capability == "side-band-64k";
+            self.quiet |= capability == "quiet";
             self.report |= capability == "report-status";
         }
         let text = std::str::from_utf8(command).map_err(|_| PushError::Command)?;
@@ -222,10 +261,10 @@ impl Push {
         Generation::assemble(reference.to_owned(), tip, objects, known, limits).await
     }
 
-    /// The answer to the push, of type `application/x-git-receive-pack-result`: what became of each reference (`Err`:
-    /// why not), after `messages` that the client shows as `remote:` lines.
+    /// The end of the answer to the push, which is of type `application/x-git-receive-pack-result`: what became of each
+    /// reference (`Err`: why not).
     #[must_use]
-    pub fn report(&self, results: &[(&str, Result<(), String>)], messages: &[String]) -> Vec<u8> {
+    pub fn report(&self, results: &[(&str, Result<(), String>)]) -> Vec<u8> {
         let mut status = Vec::new();
         let unpacked = match &self.objects {
             Ok(_) => "unpack ok\n".to_owned(),
@@ -247,11 +286,52 @@ impl Push {
             return status;
         }
         let mut out = Vec::new();
-        for message in messages {
-            pkt_line::band(&mut out, 2, format!("{}\n", one_line(message)).as_bytes());
-        }
         pkt_line::band(&mut out, 1, &status);
         out.extend_from_slice(FLUSH);
+        out
+    }
+}
+
+/// What a client can be told before the end of the answer. Nothing, if it does not know side-bands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voice {
+    side_band: bool,
+    quiet: bool,
+}
+
+impl Voice {
+    /// Whether the client wants to hear of problems alone.
+    #[must_use]
+    pub fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
+    /// A line that the client shows as `remote:`.
+    #[must_use]
+    pub fn message(self, text: &str) -> Vec<u8> {
+        self.on_band(2, format!("{}\n", one_line(text)).as_bytes())
+    }
+
+    /// The last word of an answer without a report.
+    #[must_use]
+    pub fn fatal(self, text: &str) -> Vec<u8> {
+        self.on_band(3, format!("{}\n", one_line(text)).as_bytes())
+    }
+
+    /// Nothing, but something that moves: an empty packet, as git's own server sends it (receive.keepAlive).
+    #[must_use]
+    pub fn keep_alive(self) -> Vec<u8> {
+        match self.side_band {
+            true => b"0005\x01".to_vec(),
+            false => Vec::new(),
+        }
+    }
+
+    fn on_band(self, band: u8, text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        if self.side_band {
+            pkt_line::band(&mut out, band, text);
+        }
         out
     }
 }

@@ -103,6 +103,8 @@ pub enum Progress<'a> {
         total: u32,
         /// Bytes of the pack received.
         bytes: u64,
+        /// Bytes of memory that they have become.
+        unpacked: u64,
     },
 }
 

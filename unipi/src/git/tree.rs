@@ -109,7 +109,7 @@ pub enum TreeError {
         name: String,
     },
     /// A limit of [`Limits`] was met.
-    #[error("limit {name} ({limit}) exceeded")]
+    #[error("{}", super::limits::exceeded(name, *limit))]
     Limit {
         /// The limit's name, as the field of [`Limits`].
         name: &'static str,

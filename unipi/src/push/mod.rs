@@ -4,7 +4,7 @@
 //!
 //! [`route`] tells git's requests from those for pages. The push token is asked for first ([`token`]). The body of a
 //! push goes through [`crate::git::receive::Receiver`] as it arrives, so that nothing but the objects is held; what comes
-//! out is deployed like a fetched commit, and the client hears what became of it as `remote:` lines. [`upload`] answers
+//! out is deployed like a fetched commit, and the client hears as `remote:` lines how it goes (`receive`). [`upload`] answers
 //! `git clone` and `git fetch` with the one commit that is held.
 //!
 //! # What it must not know
@@ -12,6 +12,7 @@
 //! How a commit becomes a site, and where it is kept.
 
 mod body;
+mod receive;
 mod token;
 mod upload;
 
@@ -26,17 +27,13 @@ use hyper::body::Incoming;
 
 pub use token::{MAX_TOKEN_LEN, MIN_TOKEN_LEN, Token, TokenError};
 
-use crate::git::receive::{Command, Push, Receiver, advertisement};
-use crate::git::{Generation as Tree, HashKind, TreeError};
+use crate::git::HashKind;
+use crate::git::receive::advertisement;
 use crate::serve::{Chunks, finish, plain};
-use crate::site::generations::Generation;
 use crate::sites::{Hosted, Trees};
 use body::Pieces;
 use token::Caller;
 pub(crate) use upload::Cache;
-
-/// Problems of a site that whoever pushed it is told.
-const MAX_PROBLEMS: usize = 20;
 
 /// What git asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +106,7 @@ pub(crate) async fn answer(
                 Some(user) => format!("push ({user})"),
                 None => "push".to_owned(),
             };
-            receive(site, &by, parts, body).await
+            receive::answer(site, by, parts, body).await
         }
         (Route::Upload, _) => upload::answer(&site, parts, body).await,
         (Route::Advertisement | Route::Unknown, _) => {
@@ -149,55 +146,6 @@ fn git_answer(kind: &'static str, text: impl Into<Chunks>) -> Response<Chunks> {
     finish(response)
 }
 
-/// Takes a push.
-async fn receive(site: Arc<Hosted>, by: &str, parts: &Parts, body: Incoming) -> Response<Chunks> {
-    const REQUEST: &str = "application/x-git-receive-pack-request";
-    const RESULT: &str = "application/x-git-receive-pack-result";
-    let mut pieces = match open(parts, body, REQUEST) {
-        Ok(pieces) => pieces,
-        Err(response) => return *response,
-    };
-    let (known, hash) = {
-        let trees = site.deploying.lock().await;
-        (trees.newest().cloned(), hash(&site, &trees))
-    };
-    let total_time = site.limits.total_time;
-    let received = async {
-        let mut receiver = Receiver::new(hash, &site.limits, known.as_deref());
-        while let Some(piece) = pieces.next().await? {
-            receiver.push(&piece).await.map_err(|error| error.to_string())?;
-        }
-        receiver.finish().map_err(|error| error.to_string())
-    };
-    let push = match tokio::time::timeout(total_time, received).await {
-        Ok(Ok(push)) => push,
-        Ok(Err(why)) => {
-            tracing::warn!(site = site.name, by, why, "a push was broken off");
-            return plain(StatusCode::BAD_REQUEST, "This is no push, or it did not arrive.\n");
-        }
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "The push took too long.\n"),
-    };
-    if push.commands.is_empty() {
-        // What git sends first to find out whether it will be let in.
-        return git_answer(RESULT, Vec::new());
-    }
-    // A client that hangs up must not leave a deploy half done.
-    let by = by.to_owned();
-    let judged = tokio::spawn(async move {
-        let mut messages = Vec::new();
-        let mut results = Vec::new();
-        for command in &push.commands {
-            let result = judge(&site, &push, command, known.as_deref(), &by, &mut messages).await;
-            results.push((command.reference.as_str(), result));
-        }
-        push.report(&results, &messages)
-    });
-    match judged.await {
-        Ok(report) => git_answer(RESULT, report),
-        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "The push could not be taken.\n"),
-    }
-}
-
 /// The pieces of a request's body, if it is what it should be.
 fn open(parts: &Parts, body: Incoming, kind: &str) -> Result<Pieces, Box<Response<Chunks>>> {
     let is_kind = parts.headers.get(CONTENT_TYPE).is_some_and(|value| value == kind);
@@ -212,85 +160,6 @@ fn open(parts: &Parts, body: Incoming, kind: &str) -> Result<Pieces, Box<Respons
             let text = "Bodies are plain or compressed with gzip.\n";
             Err(Box::new(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)))
         }
-    }
-}
-
-/// Does what a command of a push asks for, or says why not.
-async fn judge(
-    site: &Hosted,
-    push: &Push,
-    command: &Command,
-    known: Option<&Tree>,
-    by: &str,
-    messages: &mut Vec<String>,
-) -> Result<(), String> {
-    let branch = &site.config.branch;
-    if command.reference != *branch {
-        let short = branch.strip_prefix("refs/heads/").unwrap_or(branch);
-        return Err(format!("this site shows {branch} alone: git push REMOTE HEAD:{short}"));
-    }
-    let Some(tip) = command.new else {
-        return Err("the site's branch stays: push another commit in its place".to_owned());
-    };
-    if let Err(error) = &push.objects {
-        let why = format!("the push is refused: {error}");
-        site.failed(why.clone(), by).await;
-        return Err(why);
-    }
-    let tree = match push.generation(branch, tip, known, &site.limits).await {
-        Ok(tree) => Ok(Arc::new(tree)),
-        Err(error @ TreeError::Missing { .. }) => {
-            // Back to what is kept, of which git sent nothing because it knows that it was here.
-            let kept = site.deploying.lock().await.get(&tip);
-            kept.ok_or_else(|| {
-                format!("{error}; it was here before and is not kept: push a new commit on top")
-            })
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    let tree = match tree {
-        Ok(tree) => tree,
-        Err(why) => {
-            site.failed(why.clone(), by).await;
-            return Err(why);
-        }
-    };
-    let mut trees = site.deploying.lock().await;
-    if command.old != trees.newest().map(|newest| newest.tip()) {
-        return Err("somebody else was faster: fetch first".to_owned());
-    }
-    match site.deploy(&mut trees, tree, by).await {
-        Ok(generation) => {
-            tell(site, &generation, messages);
-            Ok(())
-        }
-        Err(error) => {
-            drop(trees);
-            let why = error.to_string();
-            site.failed(why.clone(), by).await;
-            Err(why)
-        }
-    }
-}
-
-/// What whoever pushed hears of the new site.
-fn tell(site: &Hosted, generation: &Generation, messages: &mut Vec<String>) {
-    let built = &generation.site;
-    let short: String = built.commit().id.chars().take(12).collect();
-    let live = site.generations.current().is_some_and(|live| live.number == generation.number);
-    let what = if live { "is live" } else { "waits, because another one is pinned" };
-    messages.push(format!(
-        "{short} {what} as generation {}: {} files, {} bytes",
-        generation.number,
-        built.len(),
-        built.size()
-    ));
-    let problems = built.problems();
-    for problem in problems.iter().take(MAX_PROBLEMS) {
-        messages.push(format!("problem: {problem}"));
-    }
-    if let Some(more) = problems.len().checked_sub(MAX_PROBLEMS).filter(|more| *more > 0) {
-        messages.push(format!("and {more} problems more, see the deploy log"));
     }
 }
 

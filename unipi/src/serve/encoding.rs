@@ -7,24 +7,27 @@ use crate::site::{Blob, Coding, Representation};
 
 /// The representation with the highest weight that exists; among equals the smallest. When a client takes none of them,
 /// it gets the content as it is.
-pub fn negotiate<'b>(headers: &HeaderMap, blob: &'b Blob) -> (Coding, &'b Representation) {
+pub fn negotiate(headers: &HeaderMap, blob: &Blob) -> (Coding, Representation) {
     let weights = Weights::read(headers);
-    let mut best: Option<(u16, Coding, &Representation)> = None;
+    let mut best: Option<(u16, usize, Coding)> = None;
     for coding in Coding::ALL {
-        let Some(representation) = blob.representation(coding) else { continue };
         let weight = weights.of(coding);
-        let size = representation.data.len();
-        let better = |(most, _, known): &(u16, Coding, &Representation)| {
-            weight > *most || (weight == *most && size < known.data.len())
+        if weight == 0 {
+            continue;
+        }
+        let Some(length) = blob.length(coding) else { continue };
+        let better = |(most, least, _): &(u16, usize, Coding)| {
+            weight > *most || (weight == *most && length < *least)
         };
-        if weight > 0 && best.as_ref().is_none_or(better) {
-            best = Some((weight, coding, representation));
+        if best.as_ref().is_none_or(better) {
+            best = Some((weight, length, coding));
         }
     }
-    best.map_or_else(
-        || (Coding::Identity, blob.identity()),
-        |(_, coding, representation)| (coding, representation),
-    )
+    let coding = best.map_or(Coding::Identity, |(_, _, coding)| coding);
+    match blob.representation(coding) {
+        Some(representation) => (coding, representation),
+        None => (Coding::Identity, blob.identity().clone()),
+    }
 }
 
 /// Weights in thousandths.

@@ -160,7 +160,7 @@ fn moved(status: u16, location: &str) -> Response<Chunks> {
 /// A page that is not what was asked for: neither conditions nor ranges apply (RFC 9110 section 13.2.1).
 fn other_status(request: &Parts, page: &Page, status: StatusCode) -> Response<Chunks> {
     let (coding, representation) = negotiate(&request.headers, &page.blob);
-    let mut response = Response::new(Chunks::from(representation.data.clone()));
+    let mut response = Response::new(Chunks::from(representation.data));
     *response.status_mut() = status;
     describe(response.headers_mut(), page, coding);
     response.headers_mut().insert(CACHE_CONTROL, NO_CACHE);

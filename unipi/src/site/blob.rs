@@ -7,8 +7,9 @@
 //! joined to a range of the other.
 
 use std::io::Write;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use flate2::{Compress, FlushCompress, Status};
 use http::HeaderValue;
@@ -19,6 +20,12 @@ use sha2::{Digest, Sha256};
 pub struct Blob {
     id: String,
     identity: Representation,
+    /// Those that are made, and for which it was found that they save nothing.
+    variants: ArcSwapOption<Variants>,
+}
+
+#[derive(Debug, Default)]
+struct Variants {
     gzip: OnceLock<Option<Representation>>,
     brotli: OnceLock<Option<Representation>>,
     zstd: OnceLock<Option<Representation>>,
@@ -80,8 +87,7 @@ impl Blob {
     /// Content by its blob id, in hexadecimal.
     pub fn new(id: String, data: Bytes) -> Self {
         let identity = Representation { data, etag: quoted(&id) };
-        let (gzip, brotli, zstd) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { id, identity, gzip, brotli, zstd }
+        Self { id, identity, variants: ArcSwapOption::empty() }
     }
 
     /// The blob id.
@@ -100,13 +106,24 @@ impl Blob {
     }
 
     /// The content in a coding, if it exists in it by now.
-    pub fn representation(&self, coding: Coding) -> Option<&Representation> {
+    pub fn representation(&self, coding: Coding) -> Option<Representation> {
         match coding {
-            Coding::Identity => Some(&self.identity),
-            Coding::Gzip => self.gzip.get()?.as_ref(),
-            Coding::Brotli => self.brotli.get()?.as_ref(),
-            Coding::Zstd => self.zstd.get()?.as_ref(),
+            Coding::Identity => Some(self.identity.clone()),
+            coding => self.variants.load().as_ref()?.of(coding).cloned(),
         }
+    }
+
+    /// The length of the content in a coding, if it exists in it by now.
+    pub fn length(&self, coding: Coding) -> Option<usize> {
+        match coding {
+            Coding::Identity => Some(self.data().len()),
+            coding => Some(self.variants.load().as_ref()?.of(coding)?.data.len()),
+        }
+    }
+
+    /// Lets go of the variants: of content that nobody asks for, they can be made again.
+    pub fn forget_variants(&self) {
+        self.variants.store(None);
     }
 
     /// Makes the variants that are missing, and lets others run every few kilobytes. The scratch is for any blob; it grows
@@ -116,34 +133,38 @@ impl Blob {
         if !(MIN_COMPRESSED..=MAX_COMPRESSED).contains(&data.len()) {
             return;
         }
-        if self.gzip.get().is_none() {
+        let variants = match self.variants.load_full() {
+            Some(variants) => variants,
+            None => {
+                let variants = Arc::<Variants>::default();
+                self.variants.store(Some(Arc::clone(&variants)));
+                variants
+            }
+        };
+        if variants.gzip.get().is_none() {
             let mut room = Room::new(&mut scratch.bytes, data.len());
             let fits = gzip_into(&mut room, &mut scratch.gzip, data).await;
-            let _ = self.gzip.set(self.variant(fits, room, "gz"));
+            let _ = variants.gzip.set(self.variant(fits, room, "gz"));
         }
-        if self.brotli.get().is_none() {
+        if variants.brotli.get().is_none() {
             let mut room = Room::new(&mut scratch.bytes, data.len());
             let mut encoder =
                 brotli::CompressorWriter::new(&mut room, STEP, BROTLI_LEVEL, BROTLI_WINDOW_BITS);
             let fits = feed(&mut encoder, data).await;
             // Its end is written when it is dropped.
             drop(encoder);
-            let _ = self.brotli.set(self.variant(fits, room, "br"));
+            let _ = variants.brotli.set(self.variant(fits, room, "br"));
         }
-        if self.zstd.get().is_none() {
+        if variants.zstd.get().is_none() {
             let mut room = Room::new(&mut scratch.bytes, data.len());
             let fits = zstd_into(&mut room, data).await.is_ok();
-            let _ = self.zstd.set(self.variant(fits, room, "zst"));
+            let _ = variants.zstd.set(self.variant(fits, room, "zst"));
         }
     }
 
     /// Bytes that this holds in memory.
     pub fn size(&self) -> usize {
-        Coding::ALL
-            .into_iter()
-            .filter_map(|coding| self.representation(coding))
-            .map(|representation| representation.data.len())
-            .sum()
+        Coding::ALL.into_iter().filter_map(|coding| self.length(coding)).sum()
     }
 
     /// Takes a copy of exactly its size, once the compressor's memory is free again.
@@ -154,6 +175,18 @@ impl Blob {
         let data = Bytes::copy_from_slice(room.bytes);
         let digest = hex::encode(Sha256::digest(&data).get(..6)?);
         Some(Representation { data, etag: quoted(&format!("{}-{coding}-{digest}", self.id)) })
+    }
+}
+
+impl Variants {
+    fn of(&self, coding: Coding) -> Option<&Representation> {
+        let made = match coding {
+            Coding::Identity => return None,
+            Coding::Gzip => &self.gzip,
+            Coding::Brotli => &self.brotli,
+            Coding::Zstd => &self.zstd,
+        };
+        made.get()?.as_ref()
     }
 }
 

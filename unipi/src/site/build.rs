@@ -16,6 +16,7 @@ use super::links::Links;
 use super::problem::Problems;
 use super::redirects::{self, Redirects};
 use super::{CommitInfo, Page, Problem, Site, SitePath, at_second};
+use crate::size::in_units;
 
 /// What a site is made of.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +68,8 @@ pub struct BuildOptions {
 pub enum BuildError {
     /// Larger than allowed.
     #[error(
-        "the site has more than {0} bytes: allow more with --max-site-size, or make it smaller"
+        "the site has more than {}: allow more with --max-site-size, or make it smaller",
+        in_units(*.0)
     )]
     TooLarge(u64),
 }

@@ -59,6 +59,8 @@ pub enum Outcome {
     RolledBack,
     /// There is no new site; the old one stays.
     Failed,
+    /// A site that was kept for going back is gone, for want of memory.
+    Dropped,
     /// What is live stays, whatever comes.
     Pinned,
     /// New sites go live again.
@@ -73,6 +75,7 @@ impl Outcome {
             Self::Held => "held",
             Self::RolledBack => "rolled-back",
             Self::Failed => "failed",
+            Self::Dropped => "dropped",
             Self::Pinned => "pinned",
             Self::Unpinned => "unpinned",
         }
@@ -85,6 +88,7 @@ impl Outcome {
             Self::Held => "held back",
             Self::RolledBack => "rolled back to",
             Self::Failed => "failed",
+            Self::Dropped => "dropped",
             Self::Pinned => "pinned",
             Self::Unpinned => "unpinned",
         }
@@ -208,22 +212,35 @@ impl Generations {
         earlier.map(|earlier| earlier.number).ok_or(RollbackError::NoEarlier)
     }
 
-    /// Makes room for another site, before it comes: takes the oldest generations away, never the current one, until
-    /// those that are kept hold at most `hundredths` of the current one's bytes together, variants and all. Tells
-    /// whether any went.
-    pub fn make_room(&self, hundredths: usize) -> bool {
-        let Some(current) = self.current() else { return false };
-        let allowed = held([&*current].into_iter()) / 100 * hundredths;
+    /// Makes room for a site of which `incoming` bytes are there: takes the oldest generations away, never the current
+    /// one, until the rest and what comes hold no more than [`budget`] together. The log says which went, and why.
+    pub fn make_room(&self, incoming: u64, now: u64) -> Room {
+        let mut room = Room { gone: Vec::new(), left: u64::MAX };
+        let Some(current) = self.current() else { return room };
+        let budget = budget(current.site.size());
         let mut state = self.state();
-        let before = state.kept.len();
-        while held(state.kept.iter()) > allowed {
-            let Some(oldest) = state.kept.iter().position(|kept| kept.number != current.number)
-            else {
-                break;
+        loop {
+            let held = held(state.kept.iter());
+            room.left = budget.saturating_sub(held);
+            if incoming <= room.left {
+                return room;
+            }
+            let oldest = state.kept.iter().position(|kept| kept.number != current.number);
+            let Some(oldest) = oldest.and_then(|oldest| state.kept.remove(oldest)) else {
+                // What is live stays, whatever it takes.
+                room.left = u64::MAX;
+                return room;
             };
-            state.kept.remove(oldest);
+            let why = format!(
+                "generation {} cannot be gone back to any more: with the site that comes, sites would hold more than \
+                 {budget} bytes of memory",
+                oldest.number
+            );
+            let problem = Problem { path: String::new(), line: None, text: why };
+            let dropped = entry(&oldest, Outcome::Dropped, "memory", now);
+            log(&mut state, Deploy { problems: vec![problem], ..dropped });
+            room.gone.push(oldest);
         }
-        state.kept.len() < before
     }
 
     /// Keeps what is current in place: new sites are built and kept, and wait.
@@ -332,12 +349,32 @@ impl Generations {
     }
 }
 
+/// What became of [`Generations::make_room`].
+#[derive(Debug)]
+pub struct Room {
+    /// What had to go.
+    pub gone: Vec<Generation>,
+    /// Bytes that may come before more has to go.
+    pub left: u64,
+}
+
+/// Hundredths of the current site's size that all sites may hold together while a new one comes: with what the program
+/// needs besides, two and a half times the site.
+const BUDGET: u64 = 240;
+/// Sites that hold less than this together, in bytes, are not worth saving memory on.
+pub const SMALL: u64 = 64 << 20;
+
+/// Bytes of memory that all generations of a site may hold while a new one comes, if the current one has `size`.
+pub fn budget(size: u64) -> u64 {
+    (size / 100).saturating_mul(BUDGET).max(SMALL)
+}
+
 /// Bytes that generations hold together: each blob once, with its variants.
-fn held<'g>(generations: impl Iterator<Item = &'g Generation>) -> usize {
+fn held<'g>(generations: impl Iterator<Item = &'g Generation>) -> u64 {
     let mut seen = HashSet::new();
     let pages = generations.flat_map(|generation| generation.site.pages());
     let blobs = pages.map(|(_, page)| &page.blob).filter(|blob| seen.insert(Arc::as_ptr(blob)));
-    blobs.map(|blob| blob.size()).sum()
+    blobs.map(|blob| blob.size() as u64).sum()
 }
 
 /// What happened without a site.

@@ -1,11 +1,13 @@
 //! One site that is served: what it is told, its generations, and the one way in which a commit becomes one of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::room::let_go;
 use super::{Config, Defaults};
+use crate::git::pace::Pace;
 use crate::git::{self, Generation as Tree, ObjectId};
 use crate::push::Cache;
 use crate::refresh::Requests;
@@ -62,19 +64,16 @@ impl Trees {
         self.known.as_ref()
     }
 
-    /// Lets go of the commits that no generation shows any more.
-    fn forget_gone(&mut self, snapshot: &Snapshot) {
+    /// Takes out the commits that no generation shows any more.
+    pub(super) fn forget_gone(&mut self, snapshot: &Snapshot) -> Vec<Arc<Tree>> {
         let known = self.known.as_ref().map(|known| known.commit.id);
-        self.by_commit.retain(|id, _| {
+        let gone = self.by_commit.extract_if(|id, _| {
             let text = id.to_string();
-            Some(*id) == known || snapshot.kept.iter().any(|kept| kept.commit == text)
+            Some(*id) != known && snapshot.kept.iter().all(|kept| kept.commit != text)
         });
+        gone.map(|(_, tree)| tree).collect()
     }
 }
-
-/// What generations may hold while a new site is fetched, in hundredths of the current one: with one that is as large
-/// and wholly different, memory stays below two and a half times the site.
-const ROOM: usize = 140;
 
 /// Why a commit does not become a site.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +128,7 @@ impl Hosted {
     }
 
     /// Brings back what the last run kept, as far as it is sound.
-    pub(super) async fn restore(&self) {
+    pub(super) async fn restore(self: &Arc<Self>) {
         let Some(storage) = &self.storage else { return };
         let site = &self.name;
         let kept = match storage.load(site, &self.limits).await {
@@ -174,7 +173,7 @@ impl Hosted {
         if let Some(current) = self.generations.current() {
             let (number, commit) = (current.number, &current.site.commit().id);
             tracing::info!(site, number, commit, "what was kept is served");
-            tokio::spawn(compress(Arc::clone(&current.site)));
+            self.compress();
         }
     }
 
@@ -183,7 +182,7 @@ impl Hosted {
     /// # Errors
     /// [`DeployError`]; the old site stays.
     pub(crate) async fn deploy(
-        &self,
+        self: &Arc<Self>,
         trees: &mut Trees,
         tree: Arc<Tree>,
         by: &str,
@@ -203,8 +202,9 @@ impl Hosted {
         trees.by_commit.insert(tree.commit.id, Arc::clone(&tree));
         trees.known = Some(tree);
         *self.failure_slot() = None;
+        self.tidy().await;
         self.keep(trees).await;
-        tokio::spawn(compress(Arc::clone(&generation.site)));
+        self.compress();
         Ok(generation)
     }
 
@@ -253,7 +253,7 @@ impl Hosted {
     /// # Errors
     /// [`RollbackError`].
     pub(crate) async fn roll_back(
-        &self,
+        self: &Arc<Self>,
         number: Option<u64>,
         by: &str,
     ) -> Result<(u64, Generation), RollbackError> {
@@ -263,28 +263,22 @@ impl Hosted {
             None => self.generations.before_current()?,
         };
         let generation = self.generations.roll_back(number, by, unix_now())?;
+        self.tidy().await;
         self.keep(&mut trees).await;
+        self.compress();
         Ok((number, generation))
     }
 
     /// Keeps what is live in place, or lets new generations go live again.
-    pub(crate) async fn set_pinned(&self, pinned: bool, by: &str) {
+    pub(crate) async fn set_pinned(self: &Arc<Self>, pinned: bool, by: &str) {
         let mut trees = self.deploying.lock().await;
         match pinned {
             true => self.generations.pin(by, unix_now()),
             false => self.generations.unpin(by, unix_now()),
         }
+        self.tidy().await;
         self.keep(&mut trees).await;
-    }
-
-    /// A new site is about to come: earlier ones go, as far as they would take too much memory beside it.
-    pub(crate) fn make_room(&self) {
-        // Whoever holds the trees is about to keep them, which does the same.
-        if self.generations.make_room(ROOM)
-            && let Ok(mut trees) = self.deploying.try_lock()
-        {
-            trees.forget_gone(&self.generations.snapshot());
-        }
+        self.compress();
     }
 
     /// Ends it: a deploy that is under way is waited for, and none comes after it.
@@ -303,7 +297,7 @@ impl Hosted {
     async fn keep(&self, trees: &mut Trees) {
         let snapshot = self.generations.snapshot();
         let known = trees.known.as_ref().map(|known| known.commit.id);
-        trees.forget_gone(&snapshot);
+        tokio::spawn(let_go(trees.forget_gone(&snapshot)));
         let Some(storage) = &self.storage else { return };
         let kept = Kept {
             source: self.config.source(),
@@ -317,23 +311,55 @@ impl Hosted {
         }
     }
 
+    /// Lets go of the variants that only sites out of use have: they are half a site's size, and made again quickly.
+    async fn tidy(&self) {
+        let Some(current) = self.generations.current() else { return };
+        let (mut live, mut pace) = (HashSet::new(), Pace::default());
+        for (_, page) in current.site.pages() {
+            live.insert(page.blob.id().to_owned());
+            pace.spend(PAGE_COST).await;
+        }
+        for kept in self.generations.kept() {
+            for (_, page) in kept.site.pages() {
+                let unused = !live.contains(page.blob.id());
+                if unused {
+                    pace.spend(page.blob.size() - page.blob.data().len()).await;
+                    page.blob.forget_variants();
+                }
+                pace.spend(PAGE_COST).await;
+            }
+        }
+    }
+
+    /// Makes the compressed variants of the current site in the background, until another takes its place.
+    fn compress(self: &Arc<Self>) {
+        let Some(current) = self.generations.current() else { return };
+        let this = Arc::downgrade(self);
+        let (site, number) = (Arc::clone(&current.site), current.number);
+        let is_live = move || {
+            let live = this.upgrade().and_then(|this| this.generations.current());
+            live.is_some_and(|live| live.number == number)
+        };
+        tokio::spawn(async move {
+            let mut scratch = Scratch::default();
+            for (_, page) in site.pages() {
+                if !is_live() {
+                    return;
+                }
+                if page.compressible {
+                    page.blob.compress(&mut scratch).await;
+                }
+            }
+        });
+    }
+
     fn failure_slot(&self) -> MutexGuard<'_, Option<String>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Makes the compressed variants of a site, unless it goes out of use meanwhile.
-async fn compress(site: Arc<Site>) {
-    let mut scratch = Scratch::default();
-    for (_, page) in site.pages() {
-        if Arc::strong_count(&site) == 1 {
-            return;
-        }
-        if page.compressible {
-            page.blob.compress(&mut scratch).await;
-        }
-    }
-}
+/// What looking at a page costs, in bytes as [`Pace`] counts work.
+const PAGE_COST: usize = 64;
 
 /// What a tree means to the site's builder.
 fn source(tree: &Tree) -> Source {

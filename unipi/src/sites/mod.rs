@@ -13,6 +13,7 @@
 mod config;
 mod hosted;
 mod report;
+mod room;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 pub use config::{Config, Secrets, Trust, full_branch};
 pub(crate) use hosted::Trees;
 pub use hosted::{DeployError, Hosted};
+pub(crate) use room::Room;
 
 use crate::git;
 use crate::site::BuildOptions;

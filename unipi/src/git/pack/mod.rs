@@ -61,7 +61,7 @@ pub enum PackError {
     #[error("it contains an object crafted for a hash collision")]
     Collision,
     /// A limit of [`super::Limits`] was met.
-    #[error("limit {name} ({limit}) exceeded")]
+    #[error("{}", super::limits::exceeded(name, *limit))]
     Limit {
         /// The limit's name, as the field of [`super::Limits`].
         name: &'static str,

@@ -106,6 +106,12 @@ impl<'known> Unpacker<'known> {
         self.offset
     }
 
+    /// Bytes that were made of it, as [`Limits::unpacked_bytes`] counts them.
+    #[must_use]
+    pub fn unpacked(&self) -> u64 {
+        self.unpacked
+    }
+
     /// Whether the pack is complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
