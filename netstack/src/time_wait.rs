@@ -9,6 +9,11 @@ use crate::half_open::Syn;
 use crate::packet::distance;
 use crate::tcp::Remains;
 
+/// How old an end must be before this host begins another connection of the same flow: a tick of every timestamp clock.
+const REUSE_AFTER: Duration = Duration::from_secs(1);
+/// How far beyond the old connection's numbers such a one begins, at least: more than a window without scale.
+const REUSE_DISTANCE: u32 = 1 << 16;
+
 /// All ends remembered, the oldest first.
 #[derive(Debug)]
 pub(crate) struct TimeWait {
@@ -32,8 +37,8 @@ impl TimeWait {
             return;
         }
         while self.stubs.len() >= self.limit {
-            let Some((_, oldest)) = self.order.pop_front() else { break };
-            self.stubs.remove(&oldest);
+            let Some((at, oldest)) = self.order.pop_front() else { break };
+            self.forget(&oldest, at);
         }
         let expires = now + self.lifetime;
         self.stubs.insert(key, (expires, stub));
@@ -59,13 +64,35 @@ impl TimeWait {
         newer
     }
 
+    /// Whether an end keeps this host from beginning a connection of the same flow. With timestamps it does so only for a
+    /// moment: old segments are known by their stamps (RFC 6191 §1, PAWS), and a proxy that opens hundreds of connections
+    /// per second to one backend would run out of ports.
+    pub(crate) fn holds(&self, key: &FlowKey, now: Duration) -> bool {
+        self.stubs.get(key).is_some_and(|(expires, stub)| {
+            stub.stamps.is_none() || now + self.lifetime < *expires + REUSE_AFTER
+        })
+    }
+
+    /// The initial sequence number of a connection that this host begins, beyond everything that the flow's end sent, if
+    /// there is one; that end is forgotten. `clock` is the number for a flow without.
+    pub(crate) fn succeed(&mut self, key: &FlowKey, clock: u32) -> u32 {
+        let Some((_, stub)) = self.stubs.remove(key) else { return clock };
+        let beyond = stub.send_next.wrapping_add(REUSE_DISTANCE);
+        if distance(clock, beyond) > 0 { clock } else { beyond }
+    }
+
     /// Forgets what is old enough.
     pub(crate) fn expire(&mut self, now: Duration) {
         while let Some(&(at, key)) = self.order.front().filter(|(at, _)| *at <= now) {
             self.order.pop_front();
-            if self.stubs.get(&key).is_some_and(|(expires, _)| *expires == at) {
-                self.stubs.remove(&key);
-            }
+            self.forget(&key, at);
+        }
+    }
+
+    /// Removes the end that expires at this time; one of the same flow that came after it stays.
+    fn forget(&mut self, key: &FlowKey, at: Duration) {
+        if self.stubs.get(key).is_some_and(|(expires, _)| *expires == at) {
+            self.stubs.remove(key);
         }
     }
 

@@ -14,8 +14,9 @@ use crate::flow::FlowKey;
 use crate::readiness::{Edges, Readiness, SocketId};
 use crate::tcp::{State, Tcp};
 
-/// The first ephemeral port (RFC 6335 §6).
-const EPHEMERAL: u16 = 49_152;
+/// The first ephemeral port. RFC 6335 §6 sets fewer aside, which a proxy with one busy backend uses up; Linux begins here
+/// too (RFC 6056 §3.2 recommends as many as possible).
+const EPHEMERAL: u16 = 32_768;
 
 /// Which halves of a connection to shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,20 +127,21 @@ impl<D: Device> Stack<D> {
         let (number, source) = self.route(wanted, remote.ip())?;
         let key = match local.map_or(0, |address| address.port()) {
             0 => {
-                let taken = |stack: &Self, local| stack.is_taken(&FlowKey { local, remote });
+                let taken = |stack: &Self, local| stack.is_taken(&FlowKey { local, remote }, now);
                 let start = SocketAddr::new(source, 0);
                 let port = self.free_port_for(start, remote, taken)?;
                 FlowKey { local: SocketAddr::new(source, port), remote }
             }
             port => FlowKey { local: SocketAddr::new(source, port), remote },
         };
-        if self.is_taken(&key) {
+        if self.is_taken(&key, now) {
             return Err(SocketError::AddressInUse);
         }
         if !self.has_buffers() {
             return Err(SocketError::NoBuffers);
         }
-        let initial = self.secret.initial_sequence(&key, now);
+        let clock = self.secret.initial_sequence(&key, now);
+        let initial = self.time_wait.succeed(&key, clock);
         let tcp = Tcp::connect(&self.settings(&key, number, now), initial);
         let mut connection = Connection::new(key, number, tcp);
         connection.deadline = Some(now + self.limits.connect);
@@ -393,9 +395,9 @@ impl<D: Device> Stack<D> {
         listener.edges.update(id, readable, readable, &mut self.events);
     }
 
-    fn is_taken(&self, key: &FlowKey) -> bool {
+    fn is_taken(&self, key: &FlowKey, now: Duration) -> bool {
         self.flows.contains_key(key)
-            || self.time_wait.get(key).is_some()
+            || self.time_wait.holds(key, now)
             || self.half_open.get(key).is_some()
     }
 
