@@ -2,7 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::fs;
+use std::hint::black_box;
 use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier, Condvar, Mutex, RwLock};
 use std::thread;
@@ -23,6 +26,7 @@ pub(crate) fn all(storage: &str) -> Result<()> {
     tls()?;
     block_device(storage)?;
     store(storage)?;
+    own()?;
     println!("all parts are done");
     Ok(())
 }
@@ -348,5 +352,46 @@ fn store(storage: &str) -> Result<()> {
         refused.is_err() && never.is_none()
     );
     println!("store: whole: {}", store.check()?);
+    Ok(())
+}
+
+/// What a program can look up about itself grows with what it takes.
+fn own() -> Result<()> {
+    // "NAME: .. FIELD NUMBER .." or "NAME: NUMBER ..".
+    let number = |file: &str, name: &str, field: Option<&str>| -> Result<u64> {
+        let text = fs::read_to_string(file).with_context(|| file.to_owned())?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let mut words = line.with_context(|| format!("{name} in {file}"))?.split_whitespace();
+        if let Some(field) = field {
+            words.by_ref().find(|word| *word == field);
+        }
+        words.next().and_then(|word| word.parse().ok()).with_context(|| format!("{name} in {file}"))
+    };
+    let status = |name| number("/proc/self/status", name, None);
+    let before = status("VmData")?;
+    let block = vec![1_u8; 16 << 20];
+    let grown = status("VmData")?.saturating_sub(before) >= 15 << 10;
+    drop(black_box(block));
+    println!(
+        "own: data grows by what is allocated: {grown}, some memory is resident: {}",
+        status("VmRSS")? > 0
+    );
+
+    let all_there = Arc::new(Barrier::new(6));
+    let threads: Vec<_> = (0..5)
+        .map(|_| {
+            let all_there = all_there.clone();
+            thread::spawn(move || all_there.wait().is_leader())
+        })
+        .collect();
+    let six = status("Threads")? >= 6;
+    all_there.wait();
+    let ended = threads.into_iter().filter_map(|thread| thread.join().ok()).count();
+    println!("own: five threads more are counted: {six}, {ended} ended");
+
+    let sockets: Vec<_> =
+        (0..3).map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let counted = number("/proc/net/sockstat", "UDP", Some("inuse"))? >= 3;
+    println!("own: {} sockets are counted: {counted}", sockets.len());
     Ok(())
 }

@@ -202,6 +202,11 @@ impl<D: Device> Stack<D> {
         census
     }
 
+    /// Deadlines in the heap of timers. Those that connections have left behind by moving or ending count until their time.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
     /// One turn: timers, frames in, frames out. A caller that lets its application run between the
     /// two halves, so that acknowledgements ride on answers, calls [`Stack::receive`] and
     /// [`Stack::transmit`] instead.

@@ -18,6 +18,8 @@ use crate::counters::{Counters, Histogram, LATENCY_BOUNDS_US};
 use crate::gateway::{Gateway, Snapshot};
 use crate::route::ActiveRoute;
 
+use super::system;
+
 const NO_LABELS: [(&str, &str); 0] = [];
 
 /// The media type of [`Metrics::text`].
@@ -65,6 +67,7 @@ impl Collector for Source {
         let snapshot = self.gateway.snapshot.load_full();
         self.whole_gateway(&mut out, &snapshot)?;
         connections(&mut out, &self.gateway.counters)?;
+        own(&mut out)?;
         certificates(&mut out, &snapshot)?;
         issuance(&mut out, &self.gateway.certificates.read())?;
         let routes: Vec<&Arc<ActiveRoute>> = snapshot
@@ -170,6 +173,33 @@ fn connections(out: &mut Families<'_>, counters: &Counters) -> fmt::Result {
         counter(f, &[("answer", "redirect")], counters.redirects.value())?;
         counter(f, &[("answer", "refused")], counters.http_refused.value())
     })
+}
+
+/// What the system says of this program and its network; nothing where it does not say.
+fn own(out: &mut Families<'_>) -> fmt::Result {
+    let process = system::process();
+    out.with_unit(
+        "process_memory",
+        "Memory of this program by kind, as /proc/self/status has it",
+        &Unit::Bytes,
+        MetricType::Gauge,
+        |f| {
+            process.memory.iter().try_for_each(|(kind, n)| gauge(f, &[("kind", *kind)], signed(*n)))
+        },
+    )?;
+    if let Some(threads) = process.threads {
+        out.gauge("process_threads", "Threads of this program", None, threads)?;
+    }
+    out.family(
+        "network",
+        "Sockets of this program's network and what they hold, as /proc/net/sockstat has it",
+        MetricType::Gauge,
+        |f| {
+            system::sockets().into_iter().try_for_each(|sample| {
+                gauge(f, &[("of", sample.of), ("count", sample.count)], signed(sample.n))
+            })
+        },
+    )
 }
 
 fn issuance(out: &mut Families<'_>, report: &certify::Report) -> fmt::Result {

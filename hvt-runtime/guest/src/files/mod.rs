@@ -72,6 +72,8 @@ pub enum Kind {
     Random,
     /// Bytes that are part of the image.
     Memory(&'static [u8]),
+    /// A text that was written when the file was opened.
+    Text(Vec<u8>),
     /// A block device, by its index among the program's devices.
     Block(usize),
     /// `eventfd`.
@@ -253,6 +255,20 @@ impl Files {
         let slot = self.descriptors[index(fd)].as_mut().ok_or(Errno::BAD_DESCRIPTOR)?;
         slot.close_on_exec = set.unwrap_or(slot.close_on_exec);
         Ok(slot.close_on_exec)
+    }
+
+    /// How many descriptors there were at the same time, at most.
+    #[must_use]
+    pub fn table_size(&self) -> usize {
+        self.descriptors.len()
+    }
+
+    /// All sockets of the network.
+    pub fn sockets(&self) -> impl Iterator<Item = &Socket> {
+        self.files.iter().flatten().filter_map(|file| match &file.kind {
+            Kind::Socket(socket) => Some(&**socket),
+            _ => None,
+        })
     }
 
     /// What a file is ready for now.

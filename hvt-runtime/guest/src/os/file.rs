@@ -9,12 +9,13 @@ use core::slice;
 use libc::{iovec, pollfd, stat64 as Status};
 
 use crate::files::{Errno, FileId, Files, IN, Kind, OUT};
+use crate::net::Transport;
 use crate::sched::Channel;
 
 use super::error::{count, fail, status};
 use super::single::Single;
 use super::thread::{self, CHANNEL_FILE};
-use super::{block, entropy, hypercall, net, string, time};
+use super::{block, entropy, hypercall, net, proc, string, time};
 
 static FILES: Single<Files> = Single::new(Files::new());
 static SYMBOLS: Single<&'static [u8]> = Single::new(&[]);
@@ -40,6 +41,20 @@ pub(super) fn with_files<R>(body: impl FnOnce(&mut Files) -> R) -> R {
         thread::wake(CHANNEL_FILE | Channel::from(id), usize::MAX);
     }
     result
+}
+
+/// Numbers of descriptors that the table has room for.
+pub(super) fn descriptors() -> usize {
+    FILES.with(|files| files.table_size())
+}
+
+/// How many sockets are open, and how many of them are for datagrams.
+pub(super) fn sockets() -> (usize, usize) {
+    FILES.with(|files| {
+        let datagrams =
+            files.sockets().filter(|socket| socket.transport() == Transport::Datagram).count();
+        (files.sockets().count(), datagrams)
+    })
 }
 
 /// Does an operation on a file, waiting for it to become possible if the file is a blocking one.
@@ -69,8 +84,8 @@ fn kind_of(path: &[u8]) -> Result<Kind, Errno> {
         b"/dev/console" | b"/dev/stdout" | b"/dev/stderr" | b"/dev/tty" => Ok(Kind::Console),
         b"/proc/self/exe" => Ok(Kind::Memory(SYMBOLS.with(|symbols| *symbols))),
         _ => {
-            let device = path.strip_prefix(b"/dev/").and_then(block::find);
-            device.map(Kind::Block).ok_or(Errno::NOT_FOUND)
+            let device = path.strip_prefix(b"/dev/").and_then(block::find).map(Kind::Block);
+            device.or_else(|| proc::content(path).map(Kind::Text)).ok_or(Errno::NOT_FOUND)
         }
     }
 }
@@ -85,7 +100,7 @@ fn open_path(path: &[u8], flags: c_int) -> Result<c_int, Errno> {
         return Err(Errno::EXISTS);
     }
     let access = flags & libc::O_ACCMODE;
-    if matches!(kind, Kind::Memory(_)) && access != libc::O_RDONLY {
+    if matches!(kind, Kind::Memory(_) | Kind::Text(_)) && access != libc::O_RDONLY {
         return Err(Errno(libc::EROFS));
     }
     with_files(|files| files.open(kind, access, flags & libc::O_NONBLOCK != 0))
@@ -178,17 +193,20 @@ fn read_at(kind: &Kind, position: u64, buffer: &mut [u8]) -> Result<usize, Errno
             entropy::fill(buffer);
             Ok(buffer.len())
         }
-        Kind::Memory(bytes) => {
-            let start = usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
-            let len = buffer.len().min(bytes.len() - start);
-            buffer[..len].copy_from_slice(&bytes[start..start + len]);
-            Ok(len)
-        }
+        Kind::Memory(bytes) => Ok(read_bytes(bytes, position, buffer)),
+        Kind::Text(bytes) => Ok(read_bytes(bytes, position, buffer)),
         Kind::Block(index) => block::read(*index, position, buffer),
         Kind::Event(_) | Kind::Epoll(_) | Kind::Stream(_) | Kind::Socket(_) => {
             Err(Errno(libc::ESPIPE))
         }
     }
+}
+
+fn read_bytes(bytes: &[u8], position: u64, buffer: &mut [u8]) -> usize {
+    let start = usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
+    let len = buffer.len().min(bytes.len() - start);
+    buffer[..len].copy_from_slice(&bytes[start..start + len]);
+    len
 }
 
 fn write_at(kind: &Kind, position: u64, data: &[u8]) -> Result<usize, Errno> {
@@ -198,7 +216,7 @@ fn write_at(kind: &Kind, position: u64, data: &[u8]) -> Result<usize, Errno> {
             hypercall::puts(data);
             Ok(data.len())
         }
-        Kind::Memory(_) => Err(Errno::BAD_DESCRIPTOR),
+        Kind::Memory(_) | Kind::Text(_) => Err(Errno::BAD_DESCRIPTOR),
         Kind::Block(index) => block::write(*index, position, data),
         Kind::Event(_) | Kind::Epoll(_) | Kind::Stream(_) | Kind::Socket(_) => {
             Err(Errno(libc::ESPIPE))
@@ -401,6 +419,7 @@ extern "C" fn lseek64(fd: c_int, offset: i64, whence: c_int) -> i64 {
             (libc::SEEK_CUR, _) => file.position,
             (libc::SEEK_END, Kind::Block(index)) => block::geometry(*index).0,
             (libc::SEEK_END, Kind::Memory(bytes)) => bytes.len() as u64,
+            (libc::SEEK_END, Kind::Text(bytes)) => bytes.len() as u64,
             (libc::SEEK_END, _) => 0,
             _ => return Err(Errno::INVALID),
         };
@@ -432,6 +451,8 @@ unsafe fn fill_status(kind: &Kind, out: *mut Status) -> c_int {
     let (mode, size, id) = match kind {
         Kind::Block(index) => (libc::S_IFBLK | 0o600, 0, *index as u64),
         Kind::Memory(bytes) => (libc::S_IFREG | 0o400, bytes.len() as u64, 1),
+        // As on Linux, whose files of this kind have no size before they are read.
+        Kind::Text(_) => (libc::S_IFREG | 0o400, 0, 5),
         Kind::Event(_) | Kind::Epoll(_) => (0o600, 0, 2),
         Kind::Stream(_) | Kind::Socket(_) => (libc::S_IFSOCK | 0o777, 0, 3),
         _ => (libc::S_IFCHR | 0o600, 0, 4),

@@ -14,6 +14,7 @@ mod hypercall;
 mod math;
 mod memory;
 mod net;
+mod proc;
 mod process;
 mod pthread;
 mod single;

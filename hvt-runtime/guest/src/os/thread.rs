@@ -172,6 +172,17 @@ pub(super) fn guarded_stack_size() -> Option<usize> {
     MACHINE.with(|machine| (machine.stacks.count > 0).then(|| machine.stacks.stride - 4096))
 }
 
+/// How many threads there are, and how many bytes of stacks they have.
+pub(super) fn census() -> (usize, usize) {
+    MACHINE.with(|machine| {
+        let alive = machine.threads.iter().filter(|thread| !thread.is_null());
+        // SAFETY: the others of the table live.
+        alive.fold((0, 0), |(count, bytes), &thread| {
+            (count + 1, bytes + unsafe { (*thread).stack_range.1 })
+        })
+    })
+}
+
 /// The running thread.
 #[inline]
 pub(super) fn current() -> *mut Thread {

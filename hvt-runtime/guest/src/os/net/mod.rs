@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use core::ffi::c_int;
 
 use hvt_abi::manifest::{Entry, NET_BASIC};
-use netstack::{AddressSource, InterfaceConfig, Limits, Stack};
+use netstack::{AddressSource, Census, InterfaceConfig, Limits, Stack};
 
 use crate::files::{Errno, FileId, Kind};
 use crate::net::interfaces::{self, Parsed};
@@ -154,6 +154,11 @@ pub(super) fn turn(timeout: u64, now: u64) -> u64 {
     deliver();
     tell_changes();
     ready
+}
+
+/// Connections by state, and deadlines in the heap of timers.
+pub(super) fn census() -> (Census, usize) {
+    with_network(|network| (network.stack().census(), network.stack().timers()))
 }
 
 /// Uses the network, inside or outside of a use of the files.
