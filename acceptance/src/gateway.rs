@@ -51,13 +51,21 @@ impl Gateway {
     /// # Panics
     /// If it does not come up; its log is in the message.
     pub fn start_with(options: &[&str]) -> Self {
+        Self::start_on(None, options)
+    }
+
+    /// The same on networks that were made before, where the gateway is a unikernel.
+    ///
+    /// # Panics
+    /// If it does not come up; its log is in the message.
+    pub fn start_on(networks: Option<Networks>, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut gateway = Self {
             folder,
             arguments: options.iter().map(|&o| o.to_owned()).collect(),
             process: None,
-            networks: None,
+            networks,
             https: nowhere,
             http: nowhere,
             control: nowhere,
@@ -121,7 +129,7 @@ impl Gateway {
     }
 
     /// The same as a unikernel. There are no files in it: the key is an argument, and the certificate comes from a CA of
-    /// the harness, by the control tool.
+    /// the harness, by the control tool. Where an authority is to give others, it is a development certificate.
     fn spawn_unikernel(&mut self) {
         let networks = *self.networks.get_or_insert_with(Networks::make);
         [self.https, self.http, self.control, self.metrics] = addresses(&networks);
@@ -132,12 +140,17 @@ impl Gateway {
             assert!(run(&mut command, b"", CTL_LIMIT).status.success(), "a new key");
         }
         let key = std::fs::read_to_string(self.key_file()).expect("key file");
+        let obtains = |option: &String| ["--acme", "--dns-server"].contains(&option.as_str());
+        let obtains = self.arguments.iter().any(obtains);
         let mut command = networks.command(&self.storage());
         command
             .args(["--storage", "/dev/storage", "--domains", DOMAIN, "--key", key.trim()])
             .args(["--control", &self.control.to_string()])
             .args(["--metrics", &self.metrics.to_string()])
+            .args(Some("--self-signed").filter(|_| obtains))
             .args(&self.arguments);
+        let listen = self.arguments.iter().position(|option| option == "--acme-dns-listen");
+        self.dns = listen.and_then(|place| self.arguments[place + 1].parse().ok());
         self.process = Some(Process::start(&mut command, &self.path("log")));
         let end = std::time::Instant::now() + Duration::from_secs(30);
         while std::net::TcpStream::connect_timeout(&self.control, Duration::from_secs(1)).is_err() {
@@ -149,7 +162,7 @@ impl Gateway {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
-        if first {
+        if first && !obtains {
             let [ca, chain, private] =
                 [self.ca_file(), self.path("wildcard.pem"), self.path("wildcard.key")];
             wildcard(&ca, &chain, &private);

@@ -9,11 +9,13 @@
 pub mod backend;
 pub mod browser;
 pub mod client;
+pub mod dns_hook;
 pub mod gateway;
 pub mod name_server;
 pub mod pebble;
 pub mod peer;
 pub mod programs;
+pub mod refused;
 pub mod unikernel;
 pub mod zone_signer;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::peer::{Process, available, eventually, run};
+use crate::unikernel::{Way, way};
 
 /// The secret of every test key, in base64 (32 bytes).
 pub const SECRET: &str = "dGVzdCBrZXkgb2YgdGhlIGFjY2VwdGFuY2UgdGVzdHM=";
@@ -55,10 +56,12 @@ pub enum Kind {
 pub struct Setup {
     /// Which program.
     pub kind: Kind,
-    /// Where it listens. BIND takes only addresses that an interface has, so 127.0.0.1; Knot any.
+    /// Where it listens. BIND takes only addresses that an interface has, such as [`crate::unikernel::backend_address`]; Knot any.
     pub address: SocketAddr,
-    /// Names and algorithms (`hmac-sha256`) of TSIG keys, all with [`SECRET`].
+    /// Names and algorithms (`hmac-sha256`) of TSIG keys.
     pub keys: Vec<(String, String)>,
+    /// The secret of all keys, in base64.
+    pub secret: String,
     /// The zones.
     pub zones: Vec<Zone>,
     /// Whether it asks others for what it does not hold (BIND alone).
@@ -87,7 +90,8 @@ impl Setup {
     /// A server without zones at `address`, with the key `acme` for hmac-sha256.
     pub fn new(kind: Kind, address: SocketAddr) -> Self {
         let keys = vec![("acme".to_owned(), "hmac-sha256".to_owned())];
-        Self { kind, address, keys, zones: Vec::new(), recursion: false }
+        let secret = SECRET.to_owned();
+        Self { kind, address, keys, secret, zones: Vec::new(), recursion: false }
     }
 
     /// The same with one more zone.
@@ -178,6 +182,11 @@ impl NameServer {
         }
     }
 
+    /// Gives every key another secret (base64), from the next [`NameServer::spawn`] on.
+    pub fn set_secret(&mut self, secret: &str) {
+        secret.clone_into(&mut self.setup.secret);
+    }
+
     /// Ends the process with SIGKILL.
     pub fn kill(&mut self) {
         self.process = None;
@@ -191,7 +200,11 @@ impl NameServer {
     /// A key as the gateway's `--dns-key` takes it: the first one.
     pub fn key(&self) -> String {
         let (name, algorithm) = self.setup.keys.first().expect("a key");
-        format!("{name}:{}:{SECRET}", algorithm.trim_start_matches("hmac-").to_uppercase())
+        format!(
+            "{name}:{}:{}",
+            algorithm.trim_start_matches("hmac-").to_uppercase(),
+            self.setup.secret
+        )
     }
 
     /// What it answers, one record in a line (`dig +short`).
@@ -225,9 +238,14 @@ impl NameServer {
 impl Setup {
     fn bind_config(&self, folder: &str) -> String {
         let SocketAddr::V4(address) = self.address else { panic!("IPv4") };
+        // A gateway that is a unikernel has to see the address of the network that it shares with us.
+        let source = match way() {
+            Way::Host => format!("query-source {};", address.ip()),
+            _ => String::new(),
+        };
         let mut text = format!(
             "options {{ directory \"{folder}\"; pid-file none; session-keyfile none; \
-             listen-on port {port} {{ {ip}; }}; listen-on-v6 {{ none; }}; query-source {ip}; \
+             listen-on port {port} {{ {ip}; }}; listen-on-v6 {{ none; }}; {source} \
              dnssec-validation no; recursion {recursion}; \
              allow-transfer {{ any; }}; notify explicit; minimal-responses no; \
              empty-zones-enable no; serial-query-rate 1000; max-ncache-ttl 1; max-cache-ttl 1; \
@@ -237,9 +255,10 @@ impl Setup {
             ip = address.ip(),
             recursion = if self.recursion { "yes; allow-recursion { any; }" } else { "no" },
         );
+        let secret = &self.secret;
         for (name, algorithm) in &self.keys {
             let _ =
-                writeln!(text, "key \"{name}\" {{ algorithm {algorithm}; secret \"{SECRET}\"; }};");
+                writeln!(text, "key \"{name}\" {{ algorithm {algorithm}; secret \"{secret}\"; }};");
         }
         for zone in &self.zones {
             let name = &zone.name;
@@ -280,9 +299,10 @@ impl Setup {
             self.address.ip(),
             self.address.port()
         );
+        let secret = &self.secret;
         for (name, algorithm) in &self.keys {
             let _ =
-                write!(text, "  - id: {name}\n    algorithm: {algorithm}\n    secret: {SECRET}\n");
+                write!(text, "  - id: {name}\n    algorithm: {algorithm}\n    secret: {secret}\n");
         }
         let keys: Vec<&str> = self.keys.iter().map(|(name, _)| name.as_str()).collect();
         let keys = keys.join(", ");
@@ -290,7 +310,7 @@ impl Setup {
             text,
             "acl:\n  - id: txt\n    key: [{keys}]\n    action: update\n    update-type: [TXT]\n\
              \x20 - id: all\n    key: [{keys}]\n    action: update\n\
-             \x20 - id: transfer\n    address: 127.0.0.0/8\n    action: [transfer, notify]\nremote:\n"
+             \x20 - id: transfer\n    address: [127.0.0.0/8, 10.72.0.0/24]\n    action: [transfer, notify]\nremote:\n"
         );
         let others = self.zones.iter().flat_map(|zone| zone.primary.iter().chain(&zone.notify));
         for other in others {

@@ -4,7 +4,7 @@
 //! or hold one back for ever. Pebble resolves names with its own test DNS server.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::client;
 use crate::peer::{Process, available, eventually, run};
+use crate::unikernel::{Way, backend_address, way};
 
 /// What the door does with requests.
 #[derive(Clone, Debug, Default)]
@@ -84,8 +85,11 @@ pub struct Pebble {
     door: SocketAddr,
     inside: SocketAddr,
     management: SocketAddr,
+    dns: SocketAddr,
     dns_management: SocketAddr,
     name_server: Option<SocketAddr>,
+    /// Where all names are, by pebble's own DNS server.
+    clients: Option<IpAddr>,
     state: Arc<Mutex<State>>,
     processes: Vec<Process>,
 }
@@ -102,6 +106,7 @@ impl Pebble {
     /// If keys cannot be made.
     pub fn prepare() -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
+        let ip = backend_address();
         let mut command = Command::new("openssl");
         command.current_dir(folder.path()).args([
             "req",
@@ -120,19 +125,22 @@ impl Pebble {
             "-subj",
             "/CN=pebble",
             "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            &format!("subjectAltName=DNS:localhost,IP:{ip}"),
             "-addext",
             "basicConstraints=critical,CA:FALSE",
         ]);
         let made = run(&mut command, b"", Duration::from_secs(30));
         assert!(made.status.success(), "openssl: {made:?}");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let listener = TcpListener::bind((ip, 0)).expect("a free port");
         let pebble = Self {
             door: listener.local_addr().expect("bound"),
             inside: free_port(),
             management: free_port(),
+            // Where gateways can ask it too.
+            dns: free_port_on(ip),
             dns_management: free_port(),
             name_server: None,
+            clients: None,
             state: Arc::default(),
             processes: Vec::new(),
             folder,
@@ -148,12 +156,38 @@ impl Pebble {
 
     /// Another address of the same directory.
     pub fn other_directory(&self) -> String {
-        format!("https://localhost:{}/dir", self.door.port())
+        format!("{}?again", self.directory())
+    }
+
+    /// What a gateway is told, so that it asks this authority. Where there are no files, the certificate itself.
+    ///
+    /// # Panics
+    /// If the certificate cannot be read.
+    pub fn options(&self) -> [String; 4] {
+        let trust = match way() {
+            Way::Host => ["--acme-ca".into(), self.ca_file().to_str().expect("UTF-8").into()],
+            _ => {
+                let pem = std::fs::read_to_string(self.ca_file()).expect("written");
+                ["--acme-ca-pem".into(), pem.replace('\n', " ")]
+            }
+        };
+        let [option, value] = trust;
+        ["--acme".into(), self.directory(), option, value]
     }
 
     /// What the directory's own certificate is verified with.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("cert.pem")
+    }
+
+    /// Pebble's own DNS server, which answers once pebble is started.
+    pub fn dns(&self) -> SocketAddr {
+        self.dns
+    }
+
+    /// Where the records of that server are managed.
+    pub fn dns_management(&self) -> SocketAddr {
+        self.dns_management
     }
 
     /// Has pebble ask this DNS server instead of its own test server.
@@ -173,7 +207,8 @@ impl Pebble {
         self.run(&config, weather);
     }
 
-    fn config(&self, http: SocketAddr, https: SocketAddr) -> serde_json::Value {
+    fn config(&mut self, http: SocketAddr, https: SocketAddr) -> serde_json::Value {
+        self.clients = Some(http.ip());
         serde_json::json!({ "pebble": {
             "listenAddress": self.inside.to_string(),
             "managementListenAddress": self.management.to_string(),
@@ -183,6 +218,11 @@ impl Pebble {
             "tlsPort": https.port(),
             "ocspResponderURL": "",
             "externalAccountBindingRequired": false,
+            // For those versions of pebble that know profiles.
+            "profiles": {
+                "default": { "description": "for long", "validityPeriod": 90 * 86_400 },
+                "shortlived": { "description": "for days", "validityPeriod": 6 * 86_400 },
+            },
         }})
     }
 
@@ -197,9 +237,12 @@ impl Pebble {
     fn run(&mut self, config: &serde_json::Value, weather: &Weather) {
         let file = self.folder.path().join("pebble.json");
         std::fs::write(&file, config.to_string()).expect("written");
-        let dns = free_port();
+        let dns = self.dns;
         let mut names = Command::new("pebble-challtestsrv");
+        let names_are_at = self.clients.map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string());
         names.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]).args([
+            "-defaultIPv4",
+            &names_are_at,
             "-dns01",
             &dns.to_string(),
             "-management",
@@ -221,6 +264,15 @@ impl Pebble {
         for address in [self.inside, self.management, self.dns_management] {
             eventually("pebble listens", || TcpStream::connect(address).is_ok());
         }
+    }
+
+    /// Whether this version of pebble knows profiles (2.7 and later do).
+    pub fn offers_profiles(&self) -> bool {
+        let mut command = Command::new("curl");
+        command.arg("-sSf").arg("--cacert").arg(self.ca_file()).arg(self.directory());
+        let done = run(&mut command, b"", Duration::from_secs(20));
+        let directory = serde_json::from_slice::<serde_json::Value>(&done.stdout);
+        directory.is_ok_and(|directory| directory["meta"]["profiles"].is_object())
     }
 
     /// Changes what the door does. Whatever is being held is let go of, without an answer.
@@ -463,6 +515,9 @@ fn read_request(stream: &mut impl Read) -> std::io::Result<String> {
 
 /// A port that is free now; pebble cannot choose one itself.
 fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("bound")
+    free_port_on(Ipv4Addr::LOCALHOST.into())
+}
+
+fn free_port_on(ip: IpAddr) -> SocketAddr {
+    TcpListener::bind((ip, 0)).and_then(|listener| listener.local_addr()).expect("a free port")
 }

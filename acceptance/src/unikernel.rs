@@ -18,7 +18,7 @@ use crate::programs::folder;
 
 /// The size of a gateway's block device.
 const STORAGE: u64 = 64 << 20;
-/// Where backends are, behind the private networks.
+/// Where backends are, behind the private networks; other peers are on the addresses after it.
 const BACKENDS: Ipv4Addr = Ipv4Addr::new(10, 72, 0, 1);
 
 /// How gateways run.
@@ -52,6 +52,27 @@ pub fn backend_address() -> IpAddr {
         _ => {
             prepare();
             BACKENDS.into()
+        }
+    }
+}
+
+/// An address that gateways reach and nobody else listens on, for a peer whose port is not free to choose. For each
+/// `number` it is another one.
+///
+/// # Panics
+/// If it cannot be had.
+pub fn peer_address(number: u8) -> Ipv4Addr {
+    match way() {
+        // Every test process has its own.
+        Way::Host => {
+            let [_, _, high, low] = std::process::id().to_be_bytes();
+            Ipv4Addr::new(127, 64 + number, high, low)
+        }
+        _ => {
+            prepare();
+            let address = Ipv4Addr::from(u32::from(BACKENDS) + 1 + u32::from(number));
+            ip(&["address", "replace", &format!("{address}/32"), "dev", "lo"]);
+            address
         }
     }
 }

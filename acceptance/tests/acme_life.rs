@@ -277,6 +277,36 @@ fn certificates_on_demand_are_ordered_for_registered_names_that_somebody_wants()
     assert_eq!(made(&world.pebble.take_exchanges(), NEW_ORDER), 1);
 }
 
+/// Debian's pebble is too old for it in its release of 2023; a later one goes first in the path where it is tried.
+#[test]
+fn profiles_are_asked_for_by_domain() {
+    if !Pebble::available() {
+        return;
+    }
+    let world = World::start(&["--acme-profile", &format!("default,short.{DOMAIN}=shortlived")]);
+    if !world.pebble.offers_profiles() {
+        println!("SKIPPED: this version of pebble knows no profiles");
+        return;
+    }
+    for (name, days) in [("blog", 90), ("short", 6)] {
+        world.add(name);
+        world.wait_for(name);
+        let shown = world.shown(name);
+        let time = |field: &str| shown[field].as_i64().unwrap_or_else(|| panic!("{shown}"));
+        let life = time("not_after") - time("not_before");
+        assert!((life - days * 86_400).abs() < 3600, "{name}: {shown}");
+    }
+    // A profile that the authority does not have is its refusal of this name, and no other's.
+    let mut world = world;
+    world.gateway.replace_option("--acme-profile", &format!("default,odd.{DOMAIN}=unheard-of"));
+    world.gateway.stop("TERM");
+    world.gateway.spawn();
+    world.add("odd");
+    eventually("who is to blame is in status", || world.problems().contains("unheard-of"));
+    world.add("even");
+    world.wait_for("even");
+}
+
 const RIGHT: &str = "the right key, which has more than thirty-two bytes\n";
 
 #[test]

@@ -1,5 +1,5 @@
 //! The original's loop: certificates that are asked for and delivered through DNS ([`crate::dns::tlsa`]), for one host
-//! and everything right below it each.
+//! each, and everything right below it where the program serves that.
 //!
 //! The key is made here and stays in the store. What is in use stays in use until something better has passed
 //! [`crate::check`], whatever the zone says meanwhile.
@@ -47,6 +47,8 @@ pub struct TlsaKeeper<H: Host> {
     server: TlsaServer,
     clock: ClockOf,
     reports: Reports,
+    /// Whether what is right below a host is served by its certificate too.
+    below: bool,
     records: BTreeMap<String, HostRecord>,
 }
 
@@ -83,7 +85,20 @@ impl std::fmt::Debug for HostRecord {
 impl<H: Host> TlsaKeeper<H> {
     /// A keeper of the certificates that `host` wants: each of its names stands for itself and `*.NAME`.
     pub fn new(host: H, server: TlsaServer, clock: Clock, reports: Reports) -> Self {
-        Self { host, server, clock: ClockOf(clock), reports, records: BTreeMap::new() }
+        let clock = ClockOf(clock);
+        Self { host, server, clock, reports, below: true, records: BTreeMap::new() }
+    }
+
+    /// The same for names that each stand for themselves alone.
+    #[must_use]
+    pub fn for_single_names(self) -> Self {
+        Self { below: false, ..self }
+    }
+
+    /// The names of a certificate for `name`.
+    fn names(&self, name: &str) -> Vec<String> {
+        let below = self.below.then(|| format!("*.{name}"));
+        std::iter::once(name.to_owned()).chain(below).collect()
     }
 
     /// Works for ever; drop the future to stop. It may be dropped at any time.
@@ -196,7 +211,7 @@ impl<H: Host> TlsaKeeper<H> {
         let key = KeyPair::from_pem(&record.key_pem).map_err(|error| damaged(&error))?;
         let request = STANDARD.decode(&record.request).map_err(|error| damaged(&error))?;
         let public_key = key.subject_public_key_info();
-        let names = [format!("*.{name}"), name.to_owned()];
+        let names = self.names(name);
         let best = |posted: &Posted, now| choose(posted, &public_key, &names, now);
         let better = |found: &Chain| {
             current.is_none_or(|current| found.validity.not_after > current.validity.not_after)
@@ -246,9 +261,10 @@ impl<H: Host> TlsaKeeper<H> {
         {
             return Ok(record.clone());
         }
+        let names = self.names(name);
         let made = || -> Result<HostRecord, rcgen::Error> {
             let key = KeyPair::generate()?;
-            let mut params = CertificateParams::new(vec![name.to_owned(), format!("*.{name}")])?;
+            let mut params = CertificateParams::new(names)?;
             params.distinguished_name = DistinguishedName::new();
             params.distinguished_name.push(DnType::CommonName, name);
             let request = STANDARD.encode(params.serialize_request(&key)?.der());

@@ -35,6 +35,86 @@ pub enum VaultError {
     Seal,
 }
 
+/// What lies in a store beside its secrets, encrypted as they are: it tells whether a key is the right one.
+const PROOF: &[u8] = b"the key of this store";
+
+/// The keys of a store.
+#[derive(Debug)]
+pub struct StoreKeys {
+    /// Secrets are encrypted with this one from now on.
+    pub current: Vault,
+    /// They may be encrypted with this one still, if the key is being changed.
+    pub previous: Option<Vault>,
+}
+
+/// How the secrets of a store lie there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealing {
+    /// Not encrypted.
+    Clear,
+    /// Encrypted with the key that is used from now on.
+    Current,
+    /// Encrypted with the one before it.
+    Previous,
+}
+
+impl StoreKeys {
+    /// How the secrets of a store lie there, by the proof that it holds at the place `table`, `key`.
+    ///
+    /// # Errors
+    /// [`VaultError::Closed`] when none of the keys is the right one.
+    pub fn sealing(
+        &self,
+        table: &str,
+        key: &[u8],
+        proof: Option<&[u8]>,
+    ) -> Result<Sealing, VaultError> {
+        let Some(proof) = proof else { return Ok(Sealing::Clear) };
+        let opens = |vault: &Vault| vault.open(table, key, proof).is_ok();
+        match &self.previous {
+            _ if opens(&self.current) => Ok(Sealing::Current),
+            Some(previous) if opens(previous) => Ok(Sealing::Previous),
+            _ => Err(VaultError::Closed),
+        }
+    }
+
+    /// What [`StoreKeys::sealing`] is to find at the place `table`, `key` from now on.
+    ///
+    /// # Errors
+    /// As [`Vault::seal`].
+    pub fn proof(&self, table: &str, key: &[u8]) -> Result<Vec<u8>, VaultError> {
+        self.current.seal(table, key, PROOF)
+    }
+
+    /// A secret as it is to lie in the store from now on, which lies there as `sealing` says.
+    ///
+    /// # Errors
+    /// When it cannot be opened or sealed.
+    pub fn sealed_anew(
+        &self,
+        sealing: Sealing,
+        table: &str,
+        key: &[u8],
+        stored: Vec<u8>,
+    ) -> Result<Vec<u8>, VaultError> {
+        let stored = Zeroizing::new(stored);
+        match (sealing, &self.previous) {
+            (Sealing::Previous, Some(previous)) => {
+                self.current.seal(table, key, &previous.open(table, key, &stored)?)
+            }
+            (Sealing::Previous, None) => Err(VaultError::Closed),
+            (Sealing::Clear, _) => self.current.seal(table, key, &stored),
+            (Sealing::Current, _) => Ok(stored.to_vec()),
+        }
+    }
+}
+
+impl From<Vault> for StoreKeys {
+    fn from(current: Vault) -> Self {
+        Self { current, previous: None }
+    }
+}
+
 /// Seals and opens values.
 pub struct Vault(LessSafeKey);
 
@@ -127,6 +207,34 @@ mod tests {
     use super::*;
 
     const SECRET: &str = "an example of a secret, which has more than 32 bytes";
+
+    #[test]
+    fn the_key_of_a_store_can_be_changed() {
+        let (old, new) = ([1; MIN_SECRET], [2; MIN_SECRET]);
+        let place = ("meta", b"vault".as_slice());
+        let before = StoreKeys::from(Vault::new(&old).unwrap());
+        assert_eq!(before.sealing(place.0, place.1, None), Ok(Sealing::Clear));
+        let proof = before.proof(place.0, place.1).unwrap();
+        let secret = before.sealed_anew(Sealing::Clear, "acme", b"a", b"{}".to_vec()).unwrap();
+        assert_eq!(before.sealing(place.0, place.1, Some(&proof)), Ok(Sealing::Current));
+        let unknowing = StoreKeys::from(Vault::new(&new).unwrap());
+        assert_eq!(unknowing.sealing(place.0, place.1, Some(&proof)), Err(VaultError::Closed));
+
+        let changing = StoreKeys {
+            current: Vault::new(&new).unwrap(),
+            previous: Some(Vault::new(&old).unwrap()),
+        };
+        assert_eq!(changing.sealing(place.0, place.1, Some(&proof)), Ok(Sealing::Previous));
+        let anew = changing.sealed_anew(Sealing::Previous, "acme", b"a", secret).unwrap();
+        assert_eq!(*unknowing.current.open("acme", b"a", &anew).unwrap(), b"{}");
+        // What lies in the clear where everything is encrypted was put there by somebody else.
+        let planted = changing.sealed_anew(Sealing::Previous, "acme", b"b", b"{}".to_vec());
+        assert_eq!(planted, Err(VaultError::Closed));
+        let proof = changing.proof(place.0, place.1).unwrap();
+        assert_eq!(changing.sealing(place.0, place.1, Some(&proof)), Ok(Sealing::Current));
+        assert_eq!(unknowing.sealing(place.0, place.1, Some(&proof)), Ok(Sealing::Current));
+        assert_eq!(before.sealing(place.0, place.1, Some(&proof)), Err(VaultError::Closed));
+    }
 
     #[test]
     fn only_the_same_key_opens_and_only_at_the_same_place() {

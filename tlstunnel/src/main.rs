@@ -23,7 +23,8 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let in_arguments = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let shown: Vec<&str> = ["key", "storage_key"].into_iter().filter(in_arguments).collect();
+    let secrets = ["key", "storage_key", "storage_key_old", "dns_hook_auth"];
+    let shown: Vec<&str> = secrets.into_iter().filter(in_arguments).collect();
     match CommandLine::from_arg_matches(&matches) {
         Err(error) => usage(&error),
         Ok(CommandLine { command: Some(Command::Storage(command)), .. }) => storage(&command),
@@ -49,7 +50,7 @@ fn gateway(options: &Options, shown: &[&str]) -> ExitCode {
     };
     for id in shown {
         let option = id.replace('_', "-");
-        tracing::warn!("--{option} shows in process lists: use --{option}-file or the environment");
+        tracing::warn!("--{option} shows in process lists: use its file or the environment");
     }
     match run(options, Stops::signals(), syslog, |_| {}) {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,7 +60,7 @@ fn gateway(options: &Options, shown: &[&str]) -> ExitCode {
 
 fn failed(error: &RunError) -> ExitCode {
     eprintln!("tlstunnel: {error}");
-    ExitCode::from(FAILED)
+    ExitCode::from(if error.is_usage() { USAGE } else { FAILED })
 }
 
 fn storage(command: &StorageCommand) -> ExitCode {

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("unipi: {error}");
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is_usage() { USAGE } else { FAILED })
         }
     }
 }

@@ -45,6 +45,18 @@ pub async fn addresses(
     Ok(found.iter().collect())
 }
 
+/// The name that `name` is a CNAME for, if it is one. Asks whom [`addresses`] asks.
+///
+/// # Errors
+/// [`ResolveError`].
+pub async fn alias(
+    name_servers: &[SocketAddr],
+    name: &str,
+) -> Result<Option<String>, ResolveError> {
+    let found = certify::dns::alias(&resolver(name_servers)?, name).await;
+    found.map_err(|error| ResolveError::Unknown { host: name.to_owned(), error })
+}
+
 fn resolver(name_servers: &[SocketAddr]) -> Result<TokioResolver, ResolveError> {
     let none = |error: &dyn std::fmt::Display| ResolveError::NoServer(error.to_string());
     let builder = if name_servers.is_empty() {

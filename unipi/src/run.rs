@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use certify::vault::{Vault, VaultError};
+use certify::options::VaultOptionsError;
 use config_proto::key::Key;
 use config_proto::site::SiteSettings;
 use config_proto::v2::GATEWAY_FRAME_BYTES;
@@ -82,14 +82,9 @@ pub enum RunError {
         /// What is wrong.
         error: SignersError,
     },
-    /// The file with the storage's key holds none.
-    #[error("{}: {error}", path.display())]
-    Vault {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        error: VaultError,
-    },
+    /// The key that secrets are encrypted with.
+    #[error(transparent)]
+    StorageKey(#[from] VaultOptionsError),
     /// How the site is to be had.
     #[error("{0}")]
     Site(String),
@@ -110,17 +105,29 @@ pub enum RunError {
     System(#[from] std::io::Error),
 }
 
+impl RunError {
+    /// Whether only other options can help: wrong usage, for an exit code.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Tls(error) => error.is_usage(),
+            Self::StorageKey(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+}
+
 /// Serves until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start.
 pub fn run(options: &Options) -> Result<(), RunError> {
+    options.tls.check(!options.control.control.is_empty())?;
     // Listeners first: a port that is taken is found out before anything else is touched.
     let listeners = Listeners::open(options)?;
     let control = options.control.control.iter().copied().map(bind).collect::<Result<_, _>>()?;
     let storage = storage(options)?;
     let site = site(options)?;
-    let tls = Start::new(&options.tls, storage.as_ref(), !options.control.control.is_empty())?;
+    let tls = Start::new(&options.tls, storage.as_ref(), &options.name_servers)?;
     let secure = tls.as_ref().map(|start| Secure {
         tls: Arc::clone(&start.tls),
         port: listeners.https_port().filter(|_| !options.tls.no_redirect),
@@ -162,16 +169,13 @@ struct Parts {
 /// run time is worth more than a quick start.
 fn storage(options: &Options) -> Result<Option<Storage>, RunError> {
     let Some(path) = &options.storage.storage else { return Ok(None) };
+    let keys = options.storage.vault.keys()?;
     let (size, format) = (options.storage.storage_size, options.storage.format);
     let opened = match options.control.control.is_empty() {
         true => Storage::open_replaceable(path, size, format),
         false => Storage::open(path, size, format),
     };
-    let storage = opened?;
-    let Some(path) = &options.storage.storage_key_file else { return Ok(Some(storage)) };
-    let vault = Vault::from_text(&String::from_utf8_lossy(&read(path)?))
-        .map_err(|error| RunError::Vault { path: path.clone(), error })?;
-    Ok(Some(storage.with_vault(vault)))
+    Ok(Some(opened?.encrypted(keys)?))
 }
 
 /// The site of the command line, if it has one.
@@ -232,6 +236,7 @@ fn site(options: &Options) -> Result<Option<Config>, RunError> {
 
 /// The remote with what lets us in over SSH.
 fn with_identity(options: &Options, mut remote: Remote) -> Result<Remote, RunError> {
+    remote.name_servers.clone_from(&options.name_servers);
     let key = match (&options.access.ssh_key, &options.access.ssh_key_file) {
         (Some(text), _) => Some(Zeroizing::new(text.clone())),
         (None, Some(path)) => {
@@ -262,7 +267,8 @@ fn defaults(options: &Options) -> Defaults {
         default: options.site.default_mime_type.clone(),
     };
     let build = BuildOptions { types, max_size, default: options.site.default.clone() };
-    Defaults { build, limits, max_size, keep: usize::from(options.site.keep) }
+    let (keep, name_servers) = (usize::from(options.site.keep), options.name_servers.clone());
+    Defaults { build, limits, max_size, keep, name_servers }
 }
 
 /// The administrator's key, where there is a control port.
@@ -303,6 +309,8 @@ async fn serve(options: &Options, parts: Parts) -> Result<(), RunError> {
     let mut addresses = listeners.addresses()?;
     let bound = control.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
     addresses["control"] = serde_json::json!(bound);
+    let dns = tls.as_ref().map(Start::dns_addresses).transpose()?;
+    addresses["dns"] = serde_json::json!(dns.unwrap_or_default());
     // What was kept is served from the first request on.
     server.sites.open(site).await?;
     // What goes on beside the serving ends with this value.

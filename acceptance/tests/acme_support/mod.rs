@@ -31,9 +31,9 @@ impl World {
 
     pub fn start_in(options: &[&str], weather: &Weather) -> Self {
         let mut pebble = Pebble::prepare();
-        let (directory, ca) = (pebble.directory(), pebble.ca_file());
-        let mut all = vec!["--acme", &directory, "--acme-ca", ca.to_str().expect("UTF-8")];
-        all.extend(options);
+        let own = pebble.options();
+        let all: Vec<&str> =
+            own.iter().map(String::as_str).chain(options.iter().copied()).collect();
         let gateway = Gateway::start_with(&all);
         pebble.serve_in(gateway.http, gateway.https, weather);
         Self { pebble, gateway, backend: Backend::http("site") }

@@ -25,6 +25,7 @@ pub mod tlsa;
 mod update;
 mod zone;
 
+pub use alias::alias;
 pub use error::DnsError;
 pub use key::{DnsKey, DnsKeyError};
 pub use publisher::{DnsServer, DynamicUpdate};

@@ -1,6 +1,7 @@
 //! The options for certificates that take DNS: how TXT records are made for dns-01, and for which names.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +60,11 @@ pub struct DnsOptions {
     #[arg(long, value_name = "FILE", requires = "dns_hook")]
     pub dns_hook_auth_file: Option<PathBuf>,
 
+    /// The same itself, where there are no files; other users of this machine can see it here
+    #[arg(long, hide_env_values = true, value_name = "TEXT", requires = "dns_hook",
+          conflicts_with = "dns_hook_auth_file", value_parser = |text: &str| Ok::<_, Infallible>(Authorization(text.to_owned().into())))]
+    pub dns_hook_auth: Option<Authorization>,
+
     /// An acme-dns server that holds TXT records; what CNAME record it takes is said in status and log
     #[arg(long, value_name = "URL", conflicts_with_all = ["dns_server", "dns_hook"])]
     pub dns_hook_acme_dns: Option<HookAddress>,
@@ -93,15 +99,20 @@ pub struct DnsOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ignored;
 
+/// What a webhook gets in the field Authorization.
+#[derive(Clone)]
+pub struct Authorization(Zeroizing<String>);
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authorization(..)")
+    }
+}
+
 /// Why dns-01 cannot be done with these options.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DnsOptionsError {
-    /// No way was given.
-    #[error(
-        "dns-01 needs a way to make TXT records: --dns-server with --dns-key, --dns-hook, --dns-hook-acme-dns, or --acme-dns-listen with --acme-dns-zone"
-    )]
-    NoWay,
     /// The file with the authorization cannot be read.
     #[error("cannot read {}: {error}", path.display())]
     Read {
@@ -128,19 +139,19 @@ pub struct Txt {
 }
 
 impl DnsOptions {
-    /// What makes TXT records. `host` keeps accounts with an acme-dns server.
+    /// What makes TXT records; none when no way was given. `host` keeps accounts with an acme-dns server.
     ///
     /// # Errors
-    /// When no way was given, or one that cannot be gone.
+    /// When the way cannot be gone.
     pub fn txt(
         &self,
         client: &Client,
         clock: Clock,
         host: impl Host,
-    ) -> Result<Txt, DnsOptionsError> {
+    ) -> Result<Option<Txt>, DnsOptionsError> {
         if let Some(zones) = self.zones()? {
             let publisher = DelegatedZones::new(Arc::clone(&zones), client.resolver());
-            return Ok(Txt { publisher: Arc::new(publisher), zones: Some(zones) });
+            return Ok(Some(Txt { publisher: Arc::new(publisher), zones: Some(zones) }));
         }
         let publisher: Arc<dyn TxtPublisher> =
             if let (Some(address), Some(key)) = (self.dns_server, &self.dns_key) {
@@ -158,9 +169,9 @@ impl DnsOptions {
             } else if let Some(address) = &self.dns_hook_acme_dns {
                 Arc::new(AcmeDns::new(client.clone(), address.clone(), host))
             } else {
-                return Err(DnsOptionsError::NoWay);
+                return Ok(None);
             };
-        Ok(Txt { publisher, zones: None })
+        Ok(Some(Txt { publisher, zones: None }))
     }
 
     /// The server that certificates come through without an authority's directory, as in the original.
@@ -179,6 +190,9 @@ impl DnsOptions {
     }
 
     fn hook_authorization(&self) -> Result<Option<Zeroizing<String>>, DnsOptionsError> {
+        if let Some(Authorization(text)) = &self.dns_hook_auth {
+            return Ok(Some(text.clone()));
+        }
         let Some(path) = &self.dns_hook_auth_file else { return Ok(None) };
         std::fs::read_to_string(path)
             .map(|text| Some(Zeroizing::new(text)))
@@ -261,6 +275,10 @@ mod tests {
             parse(&[&hook[..], &["--dns-server", "192.0.2.1", "--dns-key", KEY]].concat()).is_err()
         );
         assert!(parse(&["--dns-hook-auth-file", "auth"]).is_err());
+        assert!(parse(&["--dns-hook-auth", "Bearer 4711"]).is_err());
+        let open = parse(&[&hook[..], &["--dns-hook-auth", "Bearer 4711"]].concat()).unwrap();
+        assert_eq!(open.hook_authorization().unwrap().unwrap().as_str(), "Bearer 4711");
+        assert!(!format!("{open:?}").contains("4711"), "a secret is not shown");
     }
 
     #[test]

@@ -3,20 +3,22 @@
 //! A program flattens [`AcmeOptions`] into its own command line. Names of environment variables are the program's:
 //! [`environment`] gives `PREFIX_ACME_CONTACT` to `--acme-contact`, and so to every option that has no variable yet.
 
+mod contradiction;
 mod dns;
 mod files;
+mod vault;
+mod work;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Command};
 
+pub use contradiction::Contradiction;
 pub use dns::{DnsOptions, DnsOptionsError, Txt};
 pub use files::FileOptions;
+pub use vault::{VaultOptions, VaultOptionsError, vault_of_file};
+pub use work::{AcmeOptionsError, Issuance};
 
-use crate::dns::tlsa::TlsaServer;
-use crate::host::Host;
-use crate::http::{Client, Resolve, RootsError, public_roots, roots_from_pem};
-use crate::keeper::Clock;
 use crate::policy::{ForDomain, KeyType};
 use crate::settings::{ChallengeKind, ExternalAccount, Settings, directory_url};
 
@@ -32,6 +34,10 @@ pub struct AcmeOptions {
     /// A PEM file with the authorities that the directory's own certificate may come from [default: the public ones]
     #[arg(long, value_name = "FILE", requires = "acme")]
     pub acme_ca: Option<PathBuf>,
+
+    /// The same authorities themselves, where there are no files; line breaks may be spaces, or missing
+    #[arg(long, value_name = "PEM", requires = "acme", conflicts_with = "acme_ca")]
+    pub acme_ca_pem: Option<String>,
 
     /// A mail address that the authority may write to; repeatable
     #[arg(long, value_delimiter = ',', value_name = "MAIL")]
@@ -64,35 +70,6 @@ pub struct AcmeOptions {
     pub dns: DnsOptions,
 }
 
-/// Why no work on certificates can begin.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AcmeOptionsError {
-    /// A file that was named.
-    #[error("cannot read {}: {error}", path.display())]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// The authorities that the directory's own certificate may come from.
-    #[error("{}{error}", path.as_deref().map_or(String::new(), named))]
-    Roots {
-        /// The file of `--acme-ca`, if there is one.
-        path: Option<PathBuf>,
-        /// Why they cannot be used.
-        error: RootsError,
-    },
-    /// The way of dns-01.
-    #[error(transparent)]
-    Dns(#[from] DnsOptionsError),
-}
-
-fn named(path: &Path) -> String {
-    format!("{}: ", path.display())
-}
-
 impl AcmeOptions {
     /// What they say, if certificates are to be obtained.
     pub fn settings(&self) -> Option<Settings> {
@@ -107,46 +84,9 @@ impl AcmeOptions {
         })
     }
 
-    /// The client towards the authority, which asks `resolver` for addresses. Reads the file of `--acme-ca`.
-    ///
-    /// # Errors
-    /// When that file cannot be read or used.
-    pub fn client(&self, resolver: impl Resolve) -> Result<Client, AcmeOptionsError> {
-        let path = self.acme_ca.as_deref();
-        let roots = |error| AcmeOptionsError::Roots { path: path.map(Path::to_owned), error };
-        let trusted = match path {
-            None => public_roots(),
-            Some(path) => {
-                let pem = std::fs::read_to_string(path)
-                    .map_err(|error| AcmeOptionsError::Read { path: path.to_owned(), error })?;
-                roots_from_pem(&pem).map_err(roots)?
-            }
-        };
-        Client::new(trusted, resolver).map_err(roots)
-    }
-
-    /// The server that certificates come through as in the original, if there is no directory of an authority.
-    pub fn tlsa(&self, clock: Clock) -> Option<TlsaServer> {
-        match self.acme {
-            Some(_) => None,
-            None => self.dns.tlsa(clock),
-        }
-    }
-
-    /// What makes TXT records, if dns-01 is asked for. `host` keeps what that takes.
-    ///
-    /// # Errors
-    /// When dns-01 is asked for and nobody can make them.
-    pub fn txt(
-        &self,
-        client: &Client,
-        clock: Clock,
-        host: impl Host,
-    ) -> Result<Option<Txt>, AcmeOptionsError> {
-        match (&self.acme, self.acme_challenge) {
-            (Some(_), ChallengeKind::Dns01) => Ok(Some(self.dns.txt(client, clock, host)?)),
-            _ => Ok(None),
-        }
+    /// Whether certificates come through DNS as in the original: there is a server, and no directory of an authority.
+    pub fn through_dns(&self) -> bool {
+        self.acme.is_none() && self.dns.dns_server.is_some()
     }
 }
 

@@ -16,7 +16,7 @@ use certify::http::{Client, Resolve, roots_from_pem};
 use certify::schedule::Validity;
 use certify::{
     Challenge, ChallengeKind, Current, Host, HostError, Keeper, PerDomain, Record, Report, Reports,
-    Requests, Settings, Wanted, system_clock,
+    Requests, Settings, TxtPublisher, Wanted, system_clock,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -137,6 +137,8 @@ pub struct World {
     pub settings: Settings,
     /// How far the keeper's clock is ahead, in seconds.
     pub ahead: Arc<AtomicI64>,
+    /// What makes TXT records.
+    pub txt: Option<Arc<dyn TxtPublisher>>,
 }
 
 impl World {
@@ -168,7 +170,7 @@ impl World {
             key_type: PerDomain::default(),
             preferred_chain: None,
         };
-        Self { pebble, program, settings, ahead: Arc::default() }
+        Self { pebble, program, settings, ahead: Arc::default(), txt: None }
     }
 
     /// Runs a keeper until `done`, then drops it wherever it is.
@@ -191,6 +193,10 @@ impl World {
         let clock = Arc::new(move || wall() + ahead.load(Ordering::SeqCst));
         let reports = Reports::default();
         let keeper = Keeper::new(self.program.clone(), settings, client, clock, reports.clone());
+        let keeper = match &self.txt {
+            Some(txt) => keeper.with_txt(Arc::clone(txt)),
+            None => keeper,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let done = runtime.block_on(async {
             let requests = keeper.requests();

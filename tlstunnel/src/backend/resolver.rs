@@ -14,7 +14,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
 use tokio::time::{Instant, timeout};
 
@@ -168,15 +168,8 @@ impl Resolver {
             .dns
             .as_ref()
             .map_err(|reason| ResolveError::NoNameServer(name.into(), reason.clone()))?;
-        let absolute = format!("{}.", name.trim_end_matches('.'));
-        match dns.lookup(absolute.as_str(), RecordType::CNAME).await {
-            Ok(found) => Ok(found.answers().iter().find_map(|record| match &record.data {
-                RData::CNAME(target) => Some(target.0.to_ascii()),
-                _ => None,
-            })),
-            Err(error) if error.is_no_records_found() => Ok(None),
-            Err(error) => Err(ResolveError::Failed(name.into(), error.to_string())),
-        }
+        let alias = certify::dns::alias(dns, name).await;
+        alias.map_err(|reason| ResolveError::Failed(name.into(), reason))
     }
 
     fn entry(&self, name: &str) -> Arc<Entry> {

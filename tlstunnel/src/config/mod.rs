@@ -16,6 +16,7 @@
 mod acme;
 pub mod certificates;
 mod confirm;
+mod encryption;
 pub mod offline;
 pub mod open;
 pub(crate) mod plan;

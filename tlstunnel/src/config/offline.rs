@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use blockdev::{FileDevice, Format, MemoryDevice, OpenOptions, Store, StoreError, v1};
+use certify::options::vault_of_file;
 use config_proto::v1::Sni;
 
 use super::open::OpenError;
@@ -137,7 +138,7 @@ fn open(path: &Path, key_file: Option<&Path>) -> Result<Storage, OfflineError> {
 }
 
 fn open_storage(store: Store, key_file: Option<&Path>) -> Result<Storage, OfflineError> {
-    let vault = key_file.map(super::open::vault_of_file).transpose()?;
+    let vault = key_file.map(vault_of_file).transpose().map_err(OpenError::from)?;
     Ok(Storage::open_as_it_is(store, vault)?)
 }
 

@@ -10,14 +10,14 @@ use blockdev::{
     BlockDevice, Content, DeviceError, FileDevice, Format, MemoryDevice, OpenOptions, Store,
     WriteTx,
 };
-use certify::vault::{Vault, VaultError};
+use certify::options::VaultOptionsError;
+use certify::vault::StoreKeys;
 use config_proto::key::Key;
 use config_proto::message::{Refusal, RouteChange};
 use config_proto::v1::DerError;
 use control_port::KeyRing;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
-use zeroize::Zeroizing;
 
 use super::records::{GenerationRecord, HeadRecord, PendingRecord};
 use super::storage::{Edit, Loaded, Storage, StorageError, initialise, write_change};
@@ -67,21 +67,8 @@ pub enum OpenError {
     #[error("a development certificate cannot be used: {0}")]
     Certificate(CertificateError),
     /// The key that secrets are encrypted with.
-    #[error("the storage key{} cannot be used: {error}", path.as_ref().map_or(String::new(), |path| format!(" in {path}")))]
-    Vault {
-        /// Its file, if it is from one.
-        path: Option<String>,
-        /// Why.
-        error: VaultError,
-    },
-    /// Its file.
-    #[error("the storage key file {path} cannot be read: {error}")]
-    VaultFile {
-        /// Which file.
-        path: String,
-        /// What the system says.
-        error: std::io::Error,
-    },
+    #[error(transparent)]
+    StorageKey(#[from] VaultOptionsError),
     /// Something at start that is a change, and was refused.
     #[error("{0}")]
     Refused(#[from] Refusal),
@@ -99,30 +86,7 @@ pub struct Start {
     /// Whether development certificates are served and made.
     pub self_signed: bool,
     /// What secrets are encrypted with in the store.
-    pub vault: Option<Vault>,
-}
-
-/// The vault of `--storage-key-file` or `--storage-key`, if there is one.
-///
-/// # Errors
-/// When the file cannot be read, or the key is too short.
-pub fn vault(options: &StorageOptions) -> Result<Option<Vault>, OpenError> {
-    let of_text = |text: &String| {
-        Vault::from_text(text).map_err(|error| OpenError::Vault { path: None, error })
-    };
-    match (&options.storage_key_file, &options.storage_key) {
-        (Some(path), _) => vault_of_file(path).map(Some),
-        (None, Some(text)) => of_text(text).map(Some),
-        (None, None) => Ok(None),
-    }
-}
-
-pub(super) fn vault_of_file(file: &Path) -> Result<Vault, OpenError> {
-    let path = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map(Zeroizing::new)
-        .map_err(|error| OpenError::VaultFile { path: path.clone(), error })?;
-    Vault::from_text(&text).map_err(|error| OpenError::Vault { path: Some(path), error })
+    pub storage_keys: Option<StoreKeys>,
 }
 
 /// Opens what `--storage` names, or memory.
@@ -269,7 +233,7 @@ impl Configuration {
         start: Start,
         runtime: Handle,
     ) -> Result<(Self, Option<String>), OpenError> {
-        let storage = Storage::open(store, start.vault)?;
+        let storage = Storage::open(store, start.storage_keys)?;
         let loaded = storage.load()?;
         let keys = Arc::new(KeyRing::new(start.administrator));
         for (id, record) in &loaded.keys {

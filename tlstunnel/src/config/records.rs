@@ -3,7 +3,8 @@
 //! | table | key | record |
 //! |---|---|---|
 //! | `meta` | `schema`, `head`, `authority` | the version of this schema; [`HeadRecord`]; [`PemRecord`] of the development CA |
-//! | `meta` | `vault` | [`VAULT_PROOF`] encrypted, in a store whose secrets are: it tells whether a key is the right one |
+//! | `meta` | `vault` | a proof, in a store whose secrets are encrypted: it tells whether a key is the right one |
+//! | `meta` | `overwrite` | nothing: free space is to be overwritten still, see `encryption` |
 //! | `routes` | the route's name | its settings |
 //! | `generations` | number, 8 bytes big-endian | [`GenerationRecord`] |
 //! | `changes` | number, 8 bytes big-endian, then the route's name | [`ChangeRecord`]: the undo log |
@@ -34,14 +35,13 @@ pub(super) const CHANGES: &str = "changes";
 pub(super) const KEYS: &str = "keys";
 pub(super) const CERTIFICATES: &str = "certificates";
 pub(super) const ACME: &str = "acme";
+pub(super) const FILLER: &str = "filler";
 
 pub(super) const SCHEMA: &[u8] = b"schema";
 pub(super) const HEAD: &[u8] = b"head";
 pub(super) const AUTHORITY: &[u8] = b"authority";
 pub(super) const VAULT: &[u8] = b"vault";
-
-/// What is encrypted in `vault`.
-pub(super) const VAULT_PROOF: &[u8] = b"the key of this store";
+pub(super) const OVERWRITE: &[u8] = b"overwrite";
 
 /// Whether the records of a table, or one record, are secret.
 pub(super) fn is_secret(table: &str, key: &[u8]) -> bool {

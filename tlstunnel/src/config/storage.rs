@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use blockdev::{ReadTx, Store, StoreError, Table, WriteTx};
-use certify::vault::{Vault, VaultError};
+use certify::vault::{Sealing, StoreKeys, Vault, VaultError};
 use config_proto::key::KeyId;
 use config_proto::message::{Generation, Refusal, RefusalCode, RouteChange, StorageState};
 use config_proto::model::{Route, RouteSettings};
@@ -11,12 +11,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
+use super::encryption::{overwrite_what_was, seal_anew};
 use super::plan::NetChanges;
 use super::records::{
     ACME, AUTHORITY, CERTIFICATES, CHANGES, CertificateRecord, ChangeRecord, GENERATIONS,
     GenerationRecord, HEAD, HeadRecord, KEYS, KeyRecord, META, PemRecord, PendingRecord, ROUTES,
-    SCHEMA, SCHEMA_IN_CLEAR, SCHEMA_VERSION, SchemaRecord, VAULT, VAULT_PROOF, change_key,
-    generation_key, generation_of, is_secret, name_of,
+    SCHEMA, SCHEMA_IN_CLEAR, SCHEMA_VERSION, SchemaRecord, VAULT, change_key, generation_key,
+    generation_of, name_of,
 };
 use super::{internal, refuse};
 
@@ -26,14 +27,6 @@ const PAGE: usize = 1000;
 const EVICTED_AT_ONCE: u64 = 8;
 /// Changes of evicted generations that one commit takes off, besides twice as many as it brings: they never pile up.
 const ORPHANS_AT_ONCE: usize = 256;
-
-/// What overwrites free space: large values first, then as many as fit into what is left.
-const FILLER: &str = "filler";
-const FILLERS: [usize; 2] = [32 << 10, 3 << 10];
-/// Values of one transaction.
-const FILLERS_AT_ONCE: usize = 32;
-/// The most that is overwritten, in bytes.
-const MAX_OVERWRITTEN: usize = 1 << 30;
 
 /// Why the store's content cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +50,12 @@ pub enum StorageError {
     KeyNeeded,
     /// The secrets are encrypted with another key.
     #[error(
-        "its secrets are encrypted with another key than the one of --storage-key-file; nothing was changed"
+        "its secrets are encrypted with another key than the one of --storage-key-file; nothing was changed. To change the key, give the one before with --storage-key-file-old"
     )]
     WrongKey,
+    /// Asked to look only, with a key that is to be changed.
+    #[error("its secrets are encrypted with the old key: the next start with both keys changes it")]
+    OldKey,
     /// Asked to look only, with a key for a store that has none.
     #[error("its secrets are not encrypted: leave --storage-key-file out")]
     NotEncrypted,
@@ -145,29 +141,31 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Checks the schema of a store, or puts it into an empty one. With a vault for a store in the clear, encrypts what is
-    /// secret there, all of it or nothing.
-    pub(super) fn open(store: Store, vault: Option<Vault>) -> Result<Self, StorageError> {
-        let storage = Self::open_schema(store, vault)?;
-        if storage.vault.is_some() {
-            match storage.is_encrypted()? {
-                true => storage.remove_filler()?,
-                false => storage.encrypt()?,
+    /// Checks the schema of a store, or puts it into an empty one. With keys for a store in the clear, or one under the key
+    /// before, encrypts what is secret there, all of it or nothing.
+    pub(super) fn open(store: Store, keys: Option<StoreKeys>) -> Result<Self, StorageError> {
+        let sealing = Self::open_schema(&store, keys.as_ref())?;
+        if let Some(keys) = &keys {
+            if sealing != Sealing::Current {
+                seal_anew(&store, keys, sealing)?;
             }
+            overwrite_what_was(&store)?;
         }
-        Ok(storage)
+        Ok(Self { store, vault: keys.map(|keys| Arc::new(keys.current)) })
     }
 
     /// The same without encrypting anything.
     pub(super) fn open_as_it_is(store: Store, vault: Option<Vault>) -> Result<Self, StorageError> {
-        let storage = Self::open_schema(store, vault)?;
-        match storage.vault.is_some() && !storage.is_encrypted()? {
-            true => Err(StorageError::NotEncrypted),
-            false => Ok(storage),
+        let keys = vault.map(StoreKeys::from);
+        let sealing = Self::open_schema(&store, keys.as_ref())?;
+        match sealing {
+            Sealing::Clear if keys.is_some() => Err(StorageError::NotEncrypted),
+            Sealing::Previous => Err(StorageError::OldKey),
+            _ => Ok(Self { store, vault: keys.map(|keys| Arc::new(keys.current)) }),
         }
     }
 
-    fn open_schema(store: Store, vault: Option<Vault>) -> Result<Self, StorageError> {
+    fn open_schema(store: &Store, keys: Option<&StoreKeys>) -> Result<Sealing, StorageError> {
         let schema = store.read(|tx| read_record::<SchemaRecord>(tx, META, SCHEMA))?;
         match schema {
             Some(schema) if schema.version > SCHEMA_VERSION => {
@@ -177,106 +175,13 @@ impl Storage {
             None => store
                 .write(|tx| initialise(tx, &HeadRecord { oldest: 1, ..HeadRecord::default() }))?,
         }
-        let storage = Self { store, vault: vault.map(Arc::new) };
-        let proof = storage.store.read::<_, StorageError>(|tx| Ok(tx.get(Table(META), VAULT)?))?;
-        match (proof, &storage.vault) {
-            (Some(_), None) => Err(StorageError::KeyNeeded),
-            (Some(proof), Some(vault)) => match vault.open(META, VAULT, &proof) {
-                Ok(_) => Ok(storage),
-                Err(_) => Err(StorageError::WrongKey),
-            },
-            (None, _) => Ok(storage),
-        }
-    }
-
-    fn is_encrypted(&self) -> Result<bool, StorageError> {
-        self.store.read(|tx| Ok(tx.get(Table(META), VAULT)?.is_some()))
-    }
-
-    /// Encrypts every secret in one transaction.
-    fn encrypt(&self) -> Result<(), StorageError> {
-        let vault = self.vault.as_deref();
-        let count = self.store.write::<_, StorageError>(|tx| {
-            let mut count = 0_usize;
-            for table in [KEYS, CERTIFICATES, ACME, META] {
-                let mut after: Option<Vec<u8>> = None;
-                loop {
-                    let page = tx.scan(Table(table), &[], after.as_deref(), PAGE)?;
-                    for (key, value) in page.iter().filter(|(key, _)| is_secret(table, key)) {
-                        let value = Zeroizing::new(value.clone());
-                        tx.put(Table(table), key, &hide(vault, table, key, value)?)?;
-                        count += 1;
-                    }
-                    let whole = page.len() == PAGE;
-                    after = page.into_iter().next_back().map(|(key, _)| key);
-                    if !whole {
-                        break;
-                    }
-                }
+        let proof = store.read::<_, StorageError>(|tx| Ok(tx.get(Table(META), VAULT)?))?;
+        match keys {
+            Some(keys) => {
+                keys.sealing(META, VAULT, proof.as_deref()).map_err(|_| StorageError::WrongKey)
             }
-            if let Some(vault) = vault {
-                tx.put(Table(META), VAULT, &vault.seal(META, VAULT, VAULT_PROOF)?)?;
-            }
-            put(tx, META, SCHEMA, &SchemaRecord { version: SCHEMA_VERSION })?;
-            Ok(count)
-        })?;
-        if count > 0 {
-            tracing::warn!(count, "secrets in the storage are encrypted from now on");
-            self.overwrite_free_space()?;
-        }
-        Ok(())
-    }
-
-    /// The store writes anew and lets go of what was before, which stays on the device until something else is written
-    /// there. This fills the store, and empties it again.
-    fn overwrite_free_space(&self) -> Result<(), StorageError> {
-        let (mut number, mut left) = (0_u64, MAX_OVERWRITTEN);
-        for size in FILLERS {
-            let filler = vec![0; size];
-            let full = loop {
-                let batch = (left / size).min(FILLERS_AT_ONCE);
-                if batch == 0 {
-                    break false;
-                }
-                let filled = self.store.write::<(), StoreError>(|tx| {
-                    (0..batch).try_for_each(|i| {
-                        let key = number.saturating_add(u64::try_from(i).unwrap_or(0));
-                        tx.put(Table(FILLER), &key.to_be_bytes(), &filler)
-                    })
-                });
-                match filled {
-                    Ok(()) => {
-                        number += u64::try_from(batch).unwrap_or(0);
-                        left -= batch * size;
-                    }
-                    Err(StoreError::Full { .. }) => break true,
-                    Err(error) => return Err(error.into()),
-                }
-            };
-            if !full {
-                tracing::warn!(
-                    bytes = MAX_OVERWRITTEN,
-                    "the device is too large to overwrite all of it: secrets in the clear may be left in its free parts"
-                );
-                break;
-            }
-        }
-        self.remove_filler()
-    }
-
-    /// A crash may have left some.
-    fn remove_filler(&self) -> Result<(), StorageError> {
-        loop {
-            let whole = self.store.write::<bool, StoreError>(|tx| {
-                let page = tx.scan(Table(FILLER), &[], None, FILLERS_AT_ONCE)?;
-                for (key, _) in &page {
-                    tx.delete(Table(FILLER), key)?;
-                }
-                Ok(page.len() == FILLERS_AT_ONCE)
-            })?;
-            if !whole {
-                return Ok(());
-            }
+            None if proof.is_some() => Err(StorageError::KeyNeeded),
+            None => Ok(Sealing::Clear),
         }
     }
 
@@ -647,7 +552,7 @@ fn decode<T: DeserializeOwned>(
     super::records::decode(bytes).map_err(|error| damaged(table, key, &error.to_string()))
 }
 
-fn damaged(table: &'static str, key: &[u8], reason: &str) -> StorageError {
+pub(super) fn damaged(table: &'static str, key: &[u8], reason: &str) -> StorageError {
     StorageError::Record {
         table,
         key: String::from_utf8_lossy(key).into_owned(),

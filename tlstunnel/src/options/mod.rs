@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use certify::options::{AcmeOptions, FileOptions};
+use certify::options::{AcmeOptions, FileOptions, VaultOptions};
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config_proto::model::normalize_host;
@@ -136,7 +136,7 @@ pub struct Options {
 }
 
 /// Where names and keys are kept.
-#[derive(Clone, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct StorageOptions {
     /// A file or block device for names, keys and certificates; without it they are lost at exit
@@ -157,39 +157,14 @@ pub struct StorageOptions {
           value_parser = duration)]
     pub storage_wait: Duration,
 
-    /// A file with the key that private keys and control keys are encrypted with in the storage: at least 32 random
-    /// bytes, as `openssl rand -base64 32` makes them. The first start with it encrypts what is there
-    #[arg(long, env = "TLSTUNNEL_STORAGE_KEY_FILE", value_name = "FILE")]
-    pub storage_key_file: Option<PathBuf>,
-
-    /// The same key itself, where there are no files; other users of this machine can see it here
-    #[arg(
-        long,
-        env = "TLSTUNNEL_STORAGE_KEY",
-        hide_env_values = true,
-        value_name = "TEXT",
-        conflicts_with = "storage_key_file"
-    )]
-    pub storage_key: Option<String>,
+    /// What secrets are encrypted with there.
+    #[command(flatten)]
+    pub vault: VaultOptions,
 
     /// Generations of the configuration that are kept for history, diff and rollback
     #[arg(long, env = "TLSTUNNEL_HISTORY", default_value_t = 1000, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub history: u32,
-}
-
-impl std::fmt::Debug for StorageOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StorageOptions")
-            .field("storage", &self.storage)
-            .field("storage_size", &self.storage_size)
-            .field("format", &self.format)
-            .field("storage_wait", &self.storage_wait)
-            .field("storage_key_file", &self.storage_key_file)
-            .field("storage_key", &self.storage_key.as_ref().map(|_| ".."))
-            .field("history", &self.history)
-            .finish()
-    }
 }
 
 /// Where connections come in.

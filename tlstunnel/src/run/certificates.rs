@@ -6,19 +6,15 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use certify::dns::responder::Zones;
 use certify::files::Files;
 use certify::http::Resolve;
-use certify::options::AcmeOptions;
+use certify::options::{AcmeOptions, AcmeOptionsError, Issuance};
 use certify::schedule::Validity;
-use certify::{
-    Challenge, ChallengeKind, Current, Host, HostError, Keeper, Record, TlsaKeeper, Wanted,
-};
+use certify::{Challenge, ChallengeKind, Current, Host, HostError, Record, TlsaKeeper, Wanted};
 use config_proto::message::Refusal;
 use config_proto::model::{Route, RouteName};
 use zeroize::Zeroizing;
 
-use super::RunError;
 use crate::backend::Resolver;
 use crate::config::Configuration;
 use crate::config::warnings::{offers_h2, terminates};
@@ -26,32 +22,16 @@ use crate::gateway::{Gateway, Phase, Snapshot};
 use crate::options::Options;
 use crate::tls::certificates::{Certificate, Source};
 
-/// Certificates from an authority, ready to be looked after.
-pub(super) struct Work {
-    pub(super) keeper: Keeper<Registered>,
-    /// What is to be answered for meanwhile, at the addresses of `--acme-dns-listen`.
-    pub(super) zones: Option<Arc<Zones>>,
-}
-
-/// The work; none without `--acme`.
+/// The work with an authority; none without `--acme`.
 ///
 /// # Errors
-/// When `--acme-ca` cannot be read or used.
-pub(super) fn keeper(
+/// When something that the options name cannot be used.
+pub(super) fn issuance(
     options: &AcmeOptions,
     on_demand: bool,
     gateway: &Arc<Gateway>,
     configuration: &Configuration,
-) -> Result<Option<Work>, RunError> {
-    let Some(settings) = options.settings() else { return Ok(None) };
-    let client = options.client(Addresses(gateway.resolver.clone()))?;
-    let clock = certify::system_clock();
-    let wildcards = settings.challenge == ChallengeKind::Dns01;
-    if let Some(name) = options.dns.acme_domain.iter().find(|name| name.starts_with("*."))
-        && !wildcards
-    {
-        return Err(RunError::Wildcard(name.clone()));
-    }
+) -> Result<Option<Issuance<Registered>>, AcmeOptionsError> {
     if on_demand {
         gateway.demand.enable();
     }
@@ -59,35 +39,19 @@ pub(super) fn keeper(
         gateway: Arc::clone(gateway),
         configuration: configuration.clone(),
         domains: options.dns.acme_domain.clone(),
-        wildcards,
+        wildcards: options.acme_challenge == ChallengeKind::Dns01,
     };
-    let txt = options.txt(&client, Arc::clone(&clock), host.clone())?;
-    let reports = gateway.certificates.clone();
-    let mut keeper = Keeper::new(host, settings, client, clock, reports);
-    let mut zones = None;
-    if let Some(txt) = txt {
-        keeper = keeper.with_txt(txt.publisher);
-        zones = txt.zones;
-    }
-    Ok(Some(Work { keeper, zones }))
+    options.issuance(host, Addresses(gateway.resolver.clone()), gateway.certificates.clone())
 }
 
 /// The original's way: a certificate through DNS for each of `--domains` and what is right below it.
-///
-/// # Errors
-/// When there is no domain.
 pub(super) fn through_dns(
     options: &Options,
     gateway: &Arc<Gateway>,
     configuration: &Configuration,
-) -> Result<Option<TlsaKeeper<Domains>>, RunError> {
-    let clock = certify::system_clock();
-    let Some(server) = options.acme.tlsa(Arc::clone(&clock)) else { return Ok(None) };
-    if options.domains.is_empty() {
-        return Err(RunError::NoDomain);
-    }
+) -> Option<TlsaKeeper<Domains>> {
     let host = Domains { gateway: Arc::clone(gateway), configuration: configuration.clone() };
-    Ok(Some(TlsaKeeper::new(host, server, clock, gateway.certificates.clone())))
+    options.acme.issuance_through_dns(host, gateway.certificates.clone())
 }
 
 /// Reads certificate files again when they change.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certify::dns::responder::Sockets;
+use certify::options::Issuance;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
@@ -64,9 +65,6 @@ pub enum RunError {
     /// How certificates are to be obtained.
     #[error(transparent)]
     Acme(#[from] certify::options::AcmeOptionsError),
-    /// A wildcard certificate cannot be obtained by this challenge (RFC 8555, section 7.1.3; every authority's policy).
-    #[error("a certificate for {0} takes --acme-challenge dns-01")]
-    Wildcard(String),
     /// Certificates through DNS are for domains.
     #[error("--dns-server without --acme obtains certificates for --domains, and there is none")]
     NoDomain,
@@ -76,6 +74,18 @@ pub enum RunError {
     /// A worker ended in a panic.
     #[error("a worker failed; the log says why")]
     Worker,
+}
+
+impl RunError {
+    /// Whether only other options can help: wrong usage, for an exit code.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::NoDomain => true,
+            Self::Acme(error) => error.is_usage(),
+            Self::Open(OpenError::StorageKey(error)) => error.is_usage(),
+            _ => false,
+        }
+    }
 }
 
 /// Runs a gateway until `stops` says so. `ready` is told the bound addresses once clients can connect.
@@ -90,6 +100,10 @@ pub fn run(
     syslog: Option<SyslogSender>,
     ready: impl FnOnce(&Addresses),
 ) -> Result<(), RunError> {
+    options.acme.consistent().map_err(certify::options::AcmeOptionsError::from)?;
+    if options.acme.through_dns() && options.domains.is_empty() {
+        return Err(RunError::NoDomain);
+    }
     let resolver = Resolver::new(ResolverOptions { name_servers: options.name_servers.clone() });
     let gateway = Gateway::with_resolver(options.limits.limits(), resolver);
     let runtime = runtime()?;
@@ -104,7 +118,7 @@ pub fn run(
         administrator: keys.key,
         certificates: files.certificates(),
         self_signed: options.certificates.self_signed,
-        vault: open::vault(&options.storage)?,
+        storage_keys: options.storage.vault.keys().map_err(OpenError::from)?,
     };
     let store = open::store(&options.storage)?;
     let settings = crate::config::Settings {
@@ -120,13 +134,13 @@ pub fn run(
     )?;
     write_authority(options, authority)?;
 
-    let obtaining = self::certificates::keeper(
+    let obtaining = self::certificates::issuance(
         &options.acme,
         options.certificates.acme_on_demand,
         &gateway,
         &configuration,
     )?;
-    let through_dns = self::certificates::through_dns(options, &gateway, &configuration)?;
+    let through_dns = self::certificates::through_dns(options, &gateway, &configuration);
     let control = Control::new(
         Arc::clone(&gateway),
         configuration.clone(),
@@ -135,7 +149,7 @@ pub fn run(
             connections: options.control.control_connections,
             frame_time: options.control.control_timeout,
             v1_key: keys.v1,
-            keeper: obtaining.as_ref().map(|work| work.keeper.requests()),
+            keeper: obtaining.as_ref().map(Issuance::requests),
             certificate_alert: options.certificates.files.alert(),
         },
     );
@@ -162,12 +176,9 @@ pub fn run(
             tokio::spawn(crate::observe::http::serve(listener, gateway, metrics));
         }
         tokio::spawn(configuration.clone().watch_confirmations());
-        if let Some(self::certificates::Work { keeper, zones }) = obtaining {
-            tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), keeper.run()));
-            if let Some(zones) = zones {
-                let answering = certify::dns::responder::serve(zones, dns);
-                tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), answering));
-            }
+        if let Some(issuance) = obtaining {
+            let work = issuance.run(dns);
+            tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), work));
         }
         if let Some(keeper) = through_dns {
             tokio::spawn(self::certificates::while_serving(Arc::clone(&gateway), keeper.run()));

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use blockdev::Table;
 use config_proto::key::{GENERATED_SECRET_LEN, Key, KeyId};
 use config_proto::message::{KeyAdded, KeyInfo, Refusal, RefusalCode, Role, Sealed};
 use control_port::KeyRing;
@@ -12,10 +11,7 @@ use zeroize::Zeroizing;
 
 use super::refuse;
 use crate::serve::unix_now;
-use crate::storage::{Storage, StorageError};
-
-/// Keys by id → [`Record`], as JSON.
-const RECORDS: Table = Table("control-keys");
+use crate::storage::{CONTROL_KEYS, Storage, StorageError};
 
 /// The keys.
 #[derive(Debug)]
@@ -66,7 +62,7 @@ struct Record {
 impl Keys {
     /// Puts the stored keys into the ring.
     pub(super) fn open(ring: Arc<KeyRing>, storage: Storage) -> Result<Self, KeysError> {
-        for (id, value) in storage.records(RECORDS)? {
+        for (id, value) in storage.records(CONTROL_KEYS)? {
             let wrong = |error: String| KeysError::Record(id.clone(), error);
             let record: Record =
                 serde_json::from_slice(&value).map_err(|error| wrong(error.to_string()))?;
@@ -96,7 +92,7 @@ impl Keys {
         let record = Record { key: key.to_file_text(), role: role.clone(), created };
         let value = serde_json::to_vec(&record)
             .map_err(|error| KeysError::Record(id.to_string(), error.to_string()))?;
-        self.storage.put(RECORDS, id.as_str(), value).await?;
+        self.storage.put(CONTROL_KEYS, id.as_str(), value).await?;
         let secret = Sealed(key.secret_base64().to_string());
         self.ring.insert(key, role, created);
         tracing::info!(%id, "a control key was made");
@@ -112,7 +108,7 @@ impl Keys {
         if !self.ring.contains(&id) {
             return Err(KeysError::Unknown(id.to_string()));
         }
-        self.storage.delete(RECORDS, id.as_str()).await?;
+        self.storage.delete(CONTROL_KEYS, id.as_str()).await?;
         self.ring.remove(&id);
         tracing::info!(%id, "a control key was removed");
         Ok(())

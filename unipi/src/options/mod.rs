@@ -12,6 +12,7 @@ mod site;
 mod tls;
 mod values;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -25,7 +26,7 @@ pub use site::{SiteOptions, StorageOptions};
 pub use tls::TlsOptions;
 
 use crate::git::Remote;
-use values::remote;
+use values::{name_server, remote};
 
 /// How to run the site server.
 #[derive(Clone, Debug, Parser)]
@@ -47,6 +48,11 @@ pub struct Options {
     /// The instance's name, in logs
     #[arg(long, env = "UNIPI_NAME", default_value = "unipi")]
     pub name: String,
+
+    /// A DNS server for the names of remotes and of authorities; repeatable [default: the system's]
+    #[arg(long = "name-server", env = "UNIPI_NAME_SERVER", value_delimiter = ',',
+          value_name = "ADDRESS[:PORT]", value_parser = name_server)]
+    pub name_servers: Vec<SocketAddr>,
 
     /// Writes the bound addresses as JSON to this file once every listener is open
     #[arg(long, env = "UNIPI_READY_FILE", value_name = "FILE")]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use certify::options::VaultOptions;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use http::HeaderValue;
@@ -54,10 +55,9 @@ pub struct StorageOptions {
     #[arg(long, env = "UNIPI_STORAGE_SIZE", default_value = "1GiB", value_name = "SIZE", value_parser = size)]
     pub storage_size: u64,
 
-    /// The file with a key of at least 32 random bytes, as `openssl rand -base64 32` makes it: secrets in the storage are
-    /// encrypted with it
-    #[arg(long, env = "UNIPI_STORAGE_KEY_FILE", value_name = "FILE", requires = "storage")]
-    pub storage_key_file: Option<PathBuf>,
+    /// What secrets are encrypted with there.
+    #[command(flatten)]
+    pub vault: VaultOptions,
 
     /// Erases storage that holds something else or is damaged
     #[arg(long, env = "UNIPI_FORMAT", value_parser = BoolishValueParser::new())]

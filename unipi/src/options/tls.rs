@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use certify::options::{AcmeOptions, FileOptions};
-use certify::{LETS_ENCRYPT, LETS_ENCRYPT_STAGING, Settings};
+use certify::{LETS_ENCRYPT, LETS_ENCRYPT_STAGING};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use http::HeaderValue;
@@ -68,25 +68,27 @@ pub struct TlsOptions {
 impl TlsOptions {
     /// Whether HTTPS is served.
     pub fn enabled(&self) -> bool {
-        self.tls || !self.files.certs.is_empty() || self.self_signed || self.acme.acme.is_some()
+        let acme = self.acme();
+        self.tls || self.has_own() || acme.acme.is_some() || acme.through_dns()
     }
 
-    /// How certificates are obtained, if they are.
-    pub fn settings(&self) -> Option<Settings> {
+    /// How certificates are obtained: as the options of that name say, with what --tls and its kin add to them.
+    pub fn acme(&self) -> AcmeOptions {
         let mut acme = self.acme.clone();
-        if acme.acme.is_none() && self.tls && (self.production || !self.has_own()) {
+        let elsewhere = self.has_own() || acme.through_dns();
+        if acme.acme.is_none() && self.tls && (self.production || !elsewhere) {
             let directory = if self.production { LETS_ENCRYPT } else { LETS_ENCRYPT_STAGING };
             acme.acme = Some(directory.to_owned());
         }
         acme.acme_contact.extend(self.email.clone());
-        acme.settings()
+        acme
     }
 
     /// The value of Strict-Transport-Security, if it is sent. By default not where browsers could not go on with a
     /// warning: under certificates that they do not trust.
     pub fn hsts(&self) -> Option<HeaderValue> {
         let untrusted = self.self_signed
-            || self.settings().is_some_and(|settings| settings.directory == LETS_ENCRYPT_STAGING);
+            || self.acme().acme.is_some_and(|directory| directory == LETS_ENCRYPT_STAGING);
         let time = self.hsts.unwrap_or(if untrusted { Duration::ZERO } else { HSTS });
         let text = format!("max-age={}", time.as_secs());
         (!time.is_zero()).then(|| HeaderValue::from_str(&text).ok()).flatten()

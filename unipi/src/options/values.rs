@@ -1,6 +1,6 @@
 //! From the text of an option to its value.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -88,6 +88,13 @@ pub(super) fn buffer_size(text: &str) -> Result<usize, String> {
 /// A name that clients ask for, as it is compared: lower case, no final dot.
 pub(super) fn host_name(text: &str) -> Result<String, String> {
     config_proto::model::normalize_host(text).map_err(|error| error.to_string())
+}
+
+/// An address of a DNS server; the port is 53 unless it says otherwise.
+pub(super) fn name_server(text: &str) -> Result<SocketAddr, String> {
+    text.parse::<SocketAddr>()
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
+        .map_err(|_| "write an IP address, as in 9.9.9.9 or [2620:fe::fe]:53".to_owned())
 }
 
 /// `192.0.2.0/24`, or an address alone.

@@ -105,7 +105,10 @@ impl Record {
     /// What the site is to be told, or what is wrong with it.
     pub(super) fn config(&self, defaults: &Defaults) -> Result<Config, String> {
         let settings = self.settings.clone();
-        let remote = settings.remote.as_deref().map(|url| self.remote(url)).transpose()?;
+        let mut remote = settings.remote.as_deref().map(|url| self.remote(url)).transpose()?;
+        if let Some(remote) = &mut remote {
+            remote.name_servers.clone_from(&defaults.name_servers);
+        }
         if remote.is_none() && self.push_token.is_none() {
             return Err("a site needs a remote, or a push token, or both".to_owned());
         }

@@ -17,11 +17,11 @@ mod room;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use blockdev::Table;
 use config_proto::model::RouteName;
 use config_proto::site::SiteSettings;
 use tokio::sync::watch;
@@ -33,7 +33,7 @@ pub(crate) use room::Room;
 
 use crate::git;
 use crate::site::BuildOptions;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{SITES, Storage, StorageError};
 use config::Record;
 
 /// The site of all hosts that no other is named for.
@@ -42,8 +42,6 @@ pub const DEFAULT: &str = "default";
 pub const MAX_SITES: usize = 10_000;
 /// For what was kept to be read again, before the server begins without waiting for the rest.
 const RESTORE_TIME: Duration = Duration::from_secs(5);
-/// Sites by name → [`Record`], as JSON.
-const RECORDS: Table = Table("sites");
 
 /// What holds for every site unless its own settings say less.
 #[derive(Clone, Debug)]
@@ -56,6 +54,8 @@ pub struct Defaults {
     pub max_size: u64,
     /// Generations that are kept.
     pub keep: usize,
+    /// Who is asked for the addresses of remotes. Empty: the system's.
+    pub name_servers: Vec<SocketAddr>,
 }
 
 /// All sites.
@@ -163,7 +163,7 @@ impl Sites {
     pub async fn open(&self, fixed: Option<Config>) -> Result<(), SitesError> {
         let _changing = self.changing.lock().await;
         let mut hosts = Hosts::new();
-        let records = self.storage.as_ref().map(|storage| storage.records(RECORDS)).transpose()?;
+        let records = self.storage.as_ref().map(|storage| storage.records(SITES)).transpose()?;
         for (name, value) in records.unwrap_or_default() {
             let config = serde_json::from_slice::<Record>(&value)
                 .map_err(|error| error.to_string())
@@ -225,7 +225,7 @@ impl Sites {
         let config = record.config(&self.defaults).map_err(SitesError::Settings)?;
         let json =
             serde_json::to_vec(&record).map_err(|error| SitesError::Settings(error.to_string()))?;
-        storage.put(RECORDS, &name, json).await?;
+        storage.put(SITES, &name, json).await?;
         let site = self.hosted(name.clone(), config, false);
         if let Some(before) = &before {
             before.close().await;
@@ -249,7 +249,7 @@ impl Sites {
             return Err(SitesError::Fixed(site.name.clone()));
         }
         let storage = self.storage.as_ref().ok_or(SitesError::NoStorage)?;
-        storage.delete(RECORDS, &site.name).await?;
+        storage.delete(SITES, &site.name).await?;
         self.change(|hosts| {
             hosts.remove(&site.name);
         });
@@ -259,7 +259,7 @@ impl Sites {
     }
 
     async fn record(&self, storage: &Storage, name: &str) -> Result<Option<Record>, SitesError> {
-        let Some(value) = storage.get(RECORDS, name).await? else { return Ok(None) };
+        let Some(value) = storage.get(SITES, name).await? else { return Ok(None) };
         // One that cannot be read keeps nobody from writing it anew.
         Ok(serde_json::from_slice(&value).ok())
     }

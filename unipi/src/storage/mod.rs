@@ -6,6 +6,7 @@
 //! fetch. Records ([`Storage::records`]) cannot be fetched again; therefore nothing here ever formats a device by
 //! itself, except a blank one. They hold secrets, and are encrypted where there is a key for that ([`certify::vault`]). The store's calls block, and run on tokio's threads for that.
 
+mod encryption;
 mod objects;
 
 use std::collections::{HashMap, HashSet};
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use blockdev::{
     BlockDevice, DeviceError, FileDevice, Format, OpenError, OpenOptions, Store, StoreError, Table,
 };
-use certify::vault::{Vault, VaultError};
+use certify::vault::{StoreKeys, Vault, VaultError};
 use serde::{Deserialize, Serialize};
 
 use crate::git::{self, Generation as Tree, Object, ObjectId, TreeError};
@@ -23,6 +24,16 @@ use crate::site::generations::Snapshot;
 
 /// What is kept of a site beside its objects, by the site's key.
 const HEADS: Table = Table("site-heads");
+/// The tables of records, all of which hold secrets.
+const RECORDS: [Table; 4] = [SITES, CONTROL_KEYS, ACME, CERTIFICATES];
+/// Sites that were added at run time, by name.
+pub const SITES: Table = Table("sites");
+/// Control keys by id.
+pub const CONTROL_KEYS: Table = Table("control-keys");
+/// What [`certify`] keeps: accounts, and how far each name has come.
+pub const ACME: Table = Table("acme");
+/// Certificates that were obtained, by name.
+pub const CERTIFICATES: Table = Table("acme-certificates");
 /// Records that are read at a time.
 const BATCH: usize = 100;
 
@@ -66,6 +77,11 @@ pub enum StorageError {
     /// The key was not given.
     #[error("the storage's records are encrypted: give the key with --storage-key-file")]
     NoKey,
+    /// Another key was given.
+    #[error(
+        "the storage's records are encrypted with another key than the one of --storage-key-file; nothing was changed. To change the key, give the one before with --storage-key-file-old"
+    )]
+    WrongKey,
     /// The work was cut short, as when the program ends.
     #[error("the storage's thread ended")]
     Thread,
@@ -171,10 +187,14 @@ impl Storage {
         Self::open(path, size, format)
     }
 
-    /// The same storage, whose records are encrypted by `vault` from now on. What was written before is read as it is.
-    #[must_use]
-    pub fn with_vault(self, vault: Vault) -> Self {
-        Self { vault: Some(Arc::new(vault)), ..self }
+    /// The same storage, whose records are encrypted with the current one of `keys` from now on, those that are there too:
+    /// all of them or none. Without keys, nothing may be encrypted there. Blocks: for the start.
+    ///
+    /// # Errors
+    /// When the keys are not the right ones, or the store fails; nothing has changed then.
+    pub fn encrypted(self, keys: Option<StoreKeys>) -> Result<Self, StorageError> {
+        let vault = encryption::apply(&self.store, keys, &RECORDS)?.map(Arc::new);
+        Ok(Self { vault, ..self })
     }
 
     /// What is kept of `site`; every object is verified.
@@ -284,13 +304,14 @@ impl Storage {
     }
 
     fn opened(&self, table: Table, key: &str, value: Vec<u8>) -> Result<Vec<u8>, StorageError> {
-        match (&self.vault, Vault::is_sealed(&value)) {
-            (_, false) => Ok(value),
-            (None, true) => Err(StorageError::NoKey),
-            (Some(vault), true) => vault
+        match &self.vault {
+            // Nothing counts that is not encrypted: whoever can write to the device could have put it there.
+            Some(vault) => vault
                 .open(table.0, key.as_bytes(), &value)
                 .map(|plain| plain.to_vec())
                 .map_err(|error| sealed(table, key, error)),
+            None if Vault::is_sealed(&value) => Err(StorageError::NoKey),
+            None => Ok(value),
         }
     }
 

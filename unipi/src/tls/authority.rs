@@ -5,21 +5,17 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use blockdev::Table;
 use certify::http::Resolve;
 use certify::schedule::Validity;
-use certify::{Certificate, Challenge, Current, Host, HostError, Record, Source, Wanted};
+use certify::{
+    Certificate, CertificateTable, Challenge, Current, Host, HostError, Record, Source, Wanted,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Names, Tls};
 use crate::resolve;
-use crate::storage::{Storage, StorageError};
-
-/// What [`certify`] keeps: accounts, and how far each name has come.
-const RECORDS: Table = Table("acme");
-/// Certificates that were obtained, by name.
-const CERTIFICATES: Table = Table("acme-certificates");
+use crate::storage::{ACME, CERTIFICATES, Storage, StorageError};
 
 /// A certificate that was obtained, as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -33,7 +29,7 @@ struct Obtained {
 pub struct Authority {
     tls: Arc<Tls>,
     names: Names,
-    /// Names that are wanted without being served under exactly this name: wildcards.
+    /// Names and wildcards that are wanted whether they are a site's or not.
     domains: Vec<String>,
     storage: Option<Storage>,
     /// Records, where there is no storage.
@@ -77,19 +73,35 @@ impl Authority {
         Ok(())
     }
 
-    fn current(&self, name: &str) -> Option<Option<Current>> {
-        let table = self.tls.certificates();
-        match table.find(Some(name)).map(|shown| (shown.source(), shown)) {
-            None | Some((Source::SelfSigned, _)) => Some(None),
-            Some((Source::Acme, shown)) => {
+    /// What is shown for `name`, if that is for the authority to replace.
+    fn wanted_as(&self, name: String, table: &CertificateTable) -> Option<Wanted> {
+        let shown = table.find(Some(&name));
+        let current = match shown.map(|shown| (shown.source(), shown)) {
+            None | Some((Source::SelfSigned, _)) => None,
+            Some((Source::Acme, shown)) if shown.is_own(&name) => {
                 let leaf = shown.certified_key().cert.first()?.clone();
                 let validity =
                     Validity { not_before: shown.not_before(), not_after: shown.not_after() };
-                Some(Some(Current { leaf, validity }))
+                Some(Current { leaf, validity })
             }
-            // A person gave it, and it stays.
-            Some(_) => None,
+            // A wildcard's that is wanted no more, or is wanted besides.
+            Some((Source::Acme, _)) if !self.has_wildcard(&name) => None,
+            // A person gave it, and it stays; or the wildcard serves it. One server answers for all sites, so that it does
+            // no harm when browsers use one connection for several.
+            Some(_) => return None,
+        };
+        // A certificate of its own from before is renewed, since it is the one that is shown.
+        if current.is_none() && self.has_wildcard(&name) {
+            return None;
         }
+        Some(Wanted { name, current })
+    }
+
+    /// Whether the wildcard above `name` is wanted.
+    fn has_wildcard(&self, name: &str) -> bool {
+        let parent = name.split_once('.').map(|(_, parent)| parent);
+        !name.starts_with("*.")
+            && self.domains.iter().any(|domain| domain.strip_prefix("*.") == parent)
     }
 }
 
@@ -98,10 +110,8 @@ impl Host for Authority {
         let (version, names) = self.names.all();
         let names: BTreeSet<String> =
             names.into_iter().chain(self.domains.iter().cloned()).collect();
-        let wanted = names.into_iter().filter_map(|name| {
-            let current = self.current(&name)?;
-            Some(Wanted { name, current })
-        });
+        let table = self.tls.certificates();
+        let wanted = names.into_iter().filter_map(|name| self.wanted_as(name, &table));
         (version, wanted.collect())
     }
 
@@ -113,7 +123,7 @@ impl Host for Authority {
         let list = match &self.storage {
             Some(storage) => {
                 let storage = storage.clone();
-                let read = tokio::task::spawn_blocking(move || storage.records(RECORDS));
+                let read = tokio::task::spawn_blocking(move || storage.records(ACME));
                 read.await.map_err(|_| StorageError::Thread).flatten().map_err(failed)?
             }
             None => self.memory().iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
@@ -124,9 +134,9 @@ impl Host for Authority {
     async fn save(&self, key: String, record: Option<Zeroizing<Vec<u8>>>) -> Result<(), HostError> {
         match (&self.storage, record) {
             (Some(storage), Some(record)) => {
-                storage.put(RECORDS, &key, record.to_vec()).await.map_err(failed)
+                storage.put(ACME, &key, record.to_vec()).await.map_err(failed)
             }
-            (Some(storage), None) => storage.delete(RECORDS, &key).await.map_err(failed),
+            (Some(storage), None) => storage.delete(ACME, &key).await.map_err(failed),
             (None, Some(record)) => {
                 self.memory().insert(key, record.to_vec());
                 Ok(())
@@ -189,5 +199,14 @@ impl Resolve for Addresses {
         Box::pin(async move {
             resolve::addresses(&self.0, host).await.map_err(|error| error.to_string())
         })
+    }
+
+    fn alias<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send + 'a>> {
+        Box::pin(
+            async move { resolve::alias(&self.0, name).await.map_err(|error| error.to_string()) },
+        )
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use certify::certificate::CertificateError;
-use certify::dns::responder::{Sockets, Zones};
+use certify::dns::responder::Sockets;
 use certify::files::{FileError, Files};
-use certify::options::{AcmeOptions, AcmeOptionsError};
+use certify::options::{AcmeOptions, AcmeOptionsError, Issuance};
 use certify::self_signed::{self, SelfSignedError};
-use certify::{Certificate, CertificateTable, Keeper, Reports, Settings, Source};
+use certify::{Certificate, CertificateTable, Reports, Source, TlsaKeeper};
 
 use super::authority::{Addresses, Authority};
 use super::{Names, Tls};
@@ -67,6 +67,32 @@ pub enum TlsError {
     Storage(#[from] StorageError),
 }
 
+impl TlsOptions {
+    /// Whether these options can be followed. `many` says that names come from elsewhere than `--hostname` too. Opens
+    /// nothing.
+    ///
+    /// # Errors
+    /// When they contradict each other, or no name wants a certificate.
+    pub fn check(&self, many: bool) -> Result<(), TlsError> {
+        let acme = self.acme();
+        acme.consistent().map_err(AcmeOptionsError::from)?;
+        let obtains = acme.acme.is_some() || acme.through_dns();
+        let is_nobodys = self.hostname.is_empty() && acme.dns.acme_domain.is_empty() && !many;
+        if obtains && is_nobodys { Err(TlsError::NoName) } else { Ok(()) }
+    }
+}
+
+impl TlsError {
+    /// Whether only other options can help: wrong usage, for an exit code.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::NoName => true,
+            Self::Acme(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+}
+
 /// TLS that is ready to serve, and the work that goes on beside it.
 pub struct Start {
     /// What handshakes are made with.
@@ -79,50 +105,53 @@ pub struct Start {
     work: Option<Work>,
 }
 
-/// The work with an authority.
-struct Work {
-    keeper: Keeper<Arc<Authority>>,
-    /// Zones to answer for meanwhile, and where.
-    zones: Option<(Arc<Zones>, Vec<Sockets>)>,
+/// How certificates are obtained.
+enum Work {
+    /// From an authority; where delegated zones are answered for meanwhile.
+    Authority(Box<Issuance<Arc<Authority>>>, Vec<Sockets>),
+    /// Through DNS, as the original of the gateway does it.
+    ThroughDns(Box<TlsaKeeper<Arc<Authority>>>),
 }
 
 impl Work {
+    /// None when no certificates are to be obtained.
     fn new(
         options: &AcmeOptions,
-        settings: Settings,
-        authority: Authority,
+        name_servers: &[SocketAddr],
+        authority: Arc<Authority>,
         reports: Reports,
-    ) -> Result<Self, TlsError> {
-        let client = options.client(Addresses(Vec::new()))?;
-        let (authority, clock) = (Arc::new(authority), certify::system_clock());
-        let txt = options.txt(&client, Arc::clone(&clock), Arc::clone(&authority))?;
-        let mut keeper = Keeper::new(authority, settings, client, clock, reports);
-        let mut zones = None;
-        if let Some(txt) = txt {
-            keeper = keeper.with_txt(txt.publisher);
-            zones = txt.zones;
-        }
+    ) -> Result<Option<Self>, TlsError> {
         let bind = |address: &SocketAddr| {
             Sockets::bind(*address, false)
                 .map_err(|error| TlsError::Dns { address: *address, error })
         };
-        let zones = match zones {
-            Some(zones) => {
-                let sockets = options.dns.acme_dns_listen.iter().map(bind);
-                Some((zones, sockets.collect::<Result<_, _>>()?))
-            }
-            None => None,
-        };
-        Ok(Self { keeper, zones })
+        let resolver = Addresses(name_servers.to_vec());
+        if let Some(issuance) =
+            options.issuance(Arc::clone(&authority), resolver, reports.clone())?
+        {
+            let sockets = options.dns.acme_dns_listen.iter().map(bind);
+            return Ok(Some(Self::Authority(
+                Box::new(issuance),
+                sockets.collect::<Result<_, _>>()?,
+            )));
+        }
+        let keeper = options.issuance_through_dns(authority, reports);
+        Ok(keeper.map(|keeper| Self::ThroughDns(Box::new(keeper.for_single_names()))))
+    }
+
+    /// Where delegated zones are answered for.
+    fn dns_addresses(&self) -> std::io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::Authority(_, sockets) => sockets.iter().map(Sockets::local_addr).collect(),
+            Self::ThroughDns(_) => Ok(Vec::new()),
+        }
     }
 
     async fn run(self) {
-        let answer = async {
-            if let Some((zones, sockets)) = self.zones {
-                certify::dns::responder::serve(zones, sockets).await;
-            }
-        };
-        tokio::join!(self.keeper.run(), answer);
+        match self {
+            Self::Authority(issuance, sockets) => issuance.run(sockets).await,
+            Self::ThroughDns(keeper) => keeper.run().await,
+        }
     }
 }
 
@@ -134,16 +163,16 @@ struct Watched {
 }
 
 impl Start {
-    /// Sets TLS up as the options say; `None` when there is none. `many` says that names come from elsewhere than
-    /// `--hostname` too. Blocks: for the start.
+    /// Sets TLS up as the options say; `None` when there is none. Names in DNS are asked of `name_servers`, or of the system's. Blocks: for the start.
     ///
     /// # Errors
     /// [`TlsError`].
     pub fn new(
         options: &TlsOptions,
         storage: Option<&Storage>,
-        many: bool,
+        name_servers: &[SocketAddr],
     ) -> Result<Option<Self>, TlsError> {
+        let acme = options.acme();
         if !options.enabled() {
             return Ok(None);
         }
@@ -155,22 +184,25 @@ impl Start {
             tls.show(for_development(options)?);
         }
         let reports = Reports::default();
-        let work = match options.settings() {
-            Some(settings) => {
-                if options.hostname.is_empty() && !many {
-                    return Err(TlsError::NoName);
-                }
-                let domains = options.acme.dns.acme_domain.clone();
-                let storage = storage.cloned();
-                let authority = Authority::new(Arc::clone(&tls), names.clone(), domains, storage);
-                authority.restore()?;
-                Some(Work::new(&options.acme, settings, authority, reports.clone())?)
-            }
-            None => None,
-        };
+        let mut work = None;
+        if acme.acme.is_some() || acme.through_dns() {
+            let domains = acme.dns.acme_domain.clone();
+            let (shown, names, storage) = (Arc::clone(&tls), names.clone(), storage.cloned());
+            let authority = Arc::new(Authority::new(shown, names, domains, storage));
+            authority.restore()?;
+            work = Work::new(&acme, name_servers, authority, reports.clone())?;
+        }
         let (every, alert) = (options.files.poll(), options.files.alert());
         let watched = Some(Watched { files, every, alert });
         Ok(Some(Self { tls, names, reports, watched, work }))
+    }
+
+    /// Where delegated zones are answered for (`--acme-dns-listen`).
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn dns_addresses(&self) -> std::io::Result<Vec<SocketAddr>> {
+        self.work.as_ref().map_or(Ok(Vec::new()), Work::dns_addresses)
     }
 
     /// The work with the authority and the watch over certificate files; none when this was called before. It goes on until
