@@ -260,6 +260,8 @@ impl Pebble {
             longest => pebble.env("PEBBLE_VA_SLEEPTIME", longest.to_string()),
         };
         let log = self.folder.path().join("log");
+        // Those of before have the ports.
+        self.processes.clear();
         self.processes = vec![Process::start(&mut names, &log), Process::start(&mut pebble, &log)];
         for address in [self.inside, self.management, self.dns_management] {
             eventually("pebble listens", || TcpStream::connect(address).is_ok());
@@ -297,12 +299,15 @@ impl Pebble {
     /// # Panics
     /// If it does not take it.
     pub fn point(&self, name: &str, address: &str) {
-        let url = format!("http://{}/add-a", self.dns_management);
-        let body = serde_json::json!({ "host": format!("{name}."), "addresses": [address] });
-        let mut command = Command::new("curl");
-        command.args(["-sSf", "-d", &body.to_string(), &url]);
-        let done = run(&mut command, b"", Duration::from_secs(20));
-        assert!(done.status.success(), "{done:?}");
+        let host = format!("{name}.");
+        for (what, record) in [
+            // What was answered before would be answered besides.
+            ("clear-a", serde_json::json!({ "host": host })),
+            ("add-a", serde_json::json!({ "host": host, "addresses": [address] })),
+        ] {
+            let taken = crate::dns_hook::manage(self.dns_management, what, &record);
+            assert_eq!(taken, Ok(()), "{what} {record}");
+        }
     }
 
     /// Writes the root of what pebble issues to a file.

@@ -8,7 +8,7 @@ use acceptance::backend::Backend;
 use acceptance::dns_hook::DnsHook;
 use acceptance::gateway::DOMAIN;
 use acceptance::name_server::{Kind, NameServer, Policy, SECRET, Setup, Zone, free_port};
-use acceptance::pebble::{Door, Pebble};
+use acceptance::pebble::{Door, Exchange, Pebble};
 use acceptance::peer::eventually;
 use acceptance::unikernel::{Networks, Way, backend_address, peer_address, way};
 use acceptance::zone_signer::ZoneSigner;
@@ -217,12 +217,13 @@ fn kill_at_every_request(kind: Kind) {
         }
         world.gateway.kill();
         let lost = world.pebble.take_exchanges();
-        let lost_order = lost.last().is_some_and(|e| e.request == "POST /order-plz");
+        let placed = |e: &Exchange| e.request == "POST /order-plz" && e.status == 201;
+        let lost_order = lost.last().is_some_and(placed);
         world.pebble.set_door(Door::Open);
         world.gateway.spawn();
         world.wait_for(&name);
-        let before = lost.iter().filter(|e| e.request == "POST /order-plz" && e.status == 201);
-        assert_eq!(before.count() + world.orders(), 1 + usize::from(lost_order), "{lost:?}");
+        let before = lost.iter().filter(|e| placed(e)).count();
+        assert_eq!(before + world.orders(), 1 + usize::from(lost_order), "{lost:?}");
         let record = format!("_acme-challenge.step{step}.{DOMAIN}");
         server.wait_for("the record is gone", &record, "TXT", <[String]>::is_empty);
     }

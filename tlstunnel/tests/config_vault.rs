@@ -188,7 +188,7 @@ fn the_key_can_be_changed_and_the_old_one_opens_nothing() {
     assert!(records.iter().any(|(_, value)| value.as_slice() == secrets[1].as_bytes()));
 }
 
-/// Takes the power away at every write and flush of the change.
+/// Takes the power away at every write and flush of the change, and here and there while free space is overwritten after it.
 #[test]
 fn a_change_of_the_key_is_whole_at_every_moment() {
     let world = World::on(MemoryDevice::new(512 << 10));
@@ -202,7 +202,9 @@ fn a_change_of_the_key_is_whole_at_every_moment() {
     let old = sealed(&image);
 
     let (mut with_old, mut with_new) = (0, 0);
-    for crash_at in 1.. {
+    let mut crash_at = 0;
+    loop {
+        crash_at += if with_new < 20 { 1 } else { 23 };
         let world = World::on(MemoryDevice::from_image(image.clone(), 512));
         let plan = FaultPlan { seed: crash_at, crash_at: Some(crash_at), ..FaultPlan::default() };
         let device = Arc::new(FaultDevice::new(Arc::clone(&world.device) as Arc<_>, plan));
