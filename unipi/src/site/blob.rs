@@ -75,11 +75,13 @@ pub const MAX_COMPRESSED: usize = 16 << 20;
 
 /// Bytes that are compressed between two yields.
 const STEP: usize = 16 << 10;
-const GZIP_LEVEL: u32 = 7;
+const GZIP_LEVEL: u32 = 6;
 const GZIP_WINDOW_BITS: u8 = 15;
-const BROTLI_LEVEL: u32 = 7;
+/// Higher levels take tables of megabytes for each page, and save a hundredth.
+const BROTLI_LEVEL: u32 = 5;
 const BROTLI_WINDOW_BITS: u32 = 20;
-const ZSTD_LEVEL: i32 = 12;
+/// A block of 128 KiB is compressed in one go: higher levels take several times as long for it, for about the same size.
+const ZSTD_LEVEL: i32 = 6;
 /// Browsers take windows up to 8 MiB (RFC 9659); less keeps the compressor's memory small.
 const ZSTD_WINDOW_BITS: u32 = 20;
 
@@ -121,14 +123,33 @@ impl Blob {
         }
     }
 
-    /// Lets go of the variants: of content that nobody asks for, they can be made again.
+    /// Lets go of all variants: of content that nobody asks for, they can be made again.
     pub fn forget_variants(&self) {
         self.variants.store(None);
     }
 
-    /// Makes the variants that are missing, and lets others run every few kilobytes. The scratch is for any blob; it grows
-    /// to the size of the largest.
+    /// Lets go of one variant, which can be made again.
+    pub fn forget(&self, coding: Coding) {
+        let Some(variants) = &*self.variants.load() else { return };
+        let rest = Variants::default();
+        for other in Coding::ALL.into_iter().filter(|other| *other != coding) {
+            if let (Some(slot), Some(made)) = (rest.slot(other), variants.slot(other)) {
+                made.get().inspect(|made| drop(slot.set((*made).clone())));
+            }
+        }
+        self.variants.store(Some(Arc::new(rest)));
+    }
+
+    /// Makes the variants that are missing, one after the other.
     pub async fn compress(&self, scratch: &mut Scratch) {
+        for coding in Coding::ALL {
+            self.compress_as(coding, scratch).await;
+        }
+    }
+
+    /// Makes a variant if it is missing, and lets others run every few kilobytes. The scratch is for any blob; it grows to
+    /// the size of the largest.
+    pub async fn compress_as(&self, coding: Coding, scratch: &mut Scratch) {
         let data = self.data();
         if !(MIN_COMPRESSED..=MAX_COMPRESSED).contains(&data.len()) {
             return;
@@ -141,25 +162,20 @@ impl Blob {
                 variants
             }
         };
-        if variants.gzip.get().is_none() {
-            let mut room = Room::new(&mut scratch.bytes, data.len());
-            let fits = gzip_into(&mut room, &mut scratch.gzip, data).await;
-            let _ = variants.gzip.set(self.variant(fits, room, "gz"));
-        }
-        if variants.brotli.get().is_none() {
-            let mut room = Room::new(&mut scratch.bytes, data.len());
-            let mut encoder =
-                brotli::CompressorWriter::new(&mut room, STEP, BROTLI_LEVEL, BROTLI_WINDOW_BITS);
-            let fits = feed(&mut encoder, data).await;
-            // Its end is written when it is dropped.
-            drop(encoder);
-            let _ = variants.brotli.set(self.variant(fits, room, "br"));
-        }
-        if variants.zstd.get().is_none() {
-            let mut room = Room::new(&mut scratch.bytes, data.len());
-            let fits = zstd_into(&mut room, data).await.is_ok();
-            let _ = variants.zstd.set(self.variant(fits, room, "zst"));
-        }
+        let Some(slot) = variants.slot(coding).filter(|slot| slot.get().is_none()) else { return };
+        let mut room = Room::new(&mut scratch.bytes, data.len());
+        let (fits, name) = match coding {
+            Coding::Identity => return,
+            Coding::Gzip => (gzip_into(&mut room, &mut scratch.gzip, data).await, "gz"),
+            Coding::Brotli => {
+                let (level, window) = (BROTLI_LEVEL, BROTLI_WINDOW_BITS);
+                let mut encoder = brotli::CompressorWriter::new(&mut room, STEP, level, window);
+                // Its end is written when it is dropped.
+                (feed(&mut encoder, data).await, "br")
+            }
+            Coding::Zstd => (zstd_into(&mut room, data).await.is_ok(), "zst"),
+        };
+        let _ = slot.set(self.variant(fits, room, name));
     }
 
     /// Bytes that this holds in memory.
@@ -179,14 +195,17 @@ impl Blob {
 }
 
 impl Variants {
+    fn slot(&self, coding: Coding) -> Option<&OnceLock<Option<Representation>>> {
+        match coding {
+            Coding::Identity => None,
+            Coding::Gzip => Some(&self.gzip),
+            Coding::Brotli => Some(&self.brotli),
+            Coding::Zstd => Some(&self.zstd),
+        }
+    }
+
     fn of(&self, coding: Coding) -> Option<&Representation> {
-        let made = match coding {
-            Coding::Identity => return None,
-            Coding::Gzip => &self.gzip,
-            Coding::Brotli => &self.brotli,
-            Coding::Zstd => &self.zstd,
-        };
-        made.get()?.as_ref()
+        self.slot(coding)?.get()?.as_ref()
     }
 }
 
@@ -319,6 +338,14 @@ mod tests {
         assert_eq!(zstd::decode_all(&zstd.data[..]).unwrap(), text.as_bytes());
         let variants = gzip.data.len() + brotli.data.len() + zstd.data.len();
         assert_eq!(blob.size(), text.len() + variants);
+        // One goes, the others stay; it comes back the same.
+        blob.forget(Coding::Gzip);
+        assert!(blob.representation(Coding::Gzip).is_none());
+        assert_eq!(blob.representation(Coding::Brotli).unwrap().etag, brotli.etag);
+        blob.compress(&mut Scratch::default()).await;
+        assert_eq!(blob.representation(Coding::Gzip).unwrap().etag, gzip.etag);
+        blob.forget_variants();
+        assert_eq!(blob.size(), text.len());
     }
 
     #[tokio::test]

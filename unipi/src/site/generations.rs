@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
 
-use super::{Problem, Site};
+use super::{Coding, Problem, Site};
 
 /// A site with its number; numbers grow by one from 1 and are never used again while the program runs.
 #[derive(Clone, Debug)]
@@ -213,9 +213,10 @@ impl Generations {
     }
 
     /// Makes room for a site of which `incoming` bytes are there: takes the oldest generations away, never the current
-    /// one, until the rest and what comes hold no more than [`budget`] together. The log says which went, and why.
+    /// one, and then compressed variants of that, until the rest and what comes hold no more than [`budget`] together.
+    /// The log says which generations went, and why.
     pub fn make_room(&self, incoming: u64, now: u64) -> Room {
-        let mut room = Room { gone: Vec::new(), left: u64::MAX };
+        let mut room = Room { gone: Vec::new(), left: u64::MAX, thinned: false };
         let Some(current) = self.current() else { return room };
         let budget = budget(current.site.size());
         let mut state = self.state();
@@ -227,8 +228,13 @@ impl Generations {
             }
             let oldest = state.kept.iter().position(|kept| kept.number != current.number);
             let Some(oldest) = oldest.and_then(|oldest| state.kept.remove(oldest)) else {
-                // What is live stays, whatever it takes.
-                room.left = u64::MAX;
+                room.thinned = true;
+                room.left =
+                    budget.saturating_sub(thinned(&current, budget.saturating_sub(incoming)));
+                if incoming > room.left {
+                    // What is live stays, whatever it takes.
+                    room.left = u64::MAX;
+                }
                 return room;
             };
             let why = format!(
@@ -241,6 +247,16 @@ impl Generations {
             log(&mut state, Deploy { problems: vec![problem], ..dropped });
             room.gone.push(oldest);
         }
+    }
+
+    /// Whether another variant of the current site's pages, which takes about as much as those in Brotli, is within what
+    /// all generations may hold.
+    pub fn has_room_for_variant(&self) -> bool {
+        let Some(current) = self.current() else { return false };
+        let pages = current.site.pages();
+        let brotli = pages.filter_map(|(_, page)| page.blob.length(Coding::Brotli)).sum::<usize>();
+        let held = held(self.state().kept.iter());
+        held.saturating_add(brotli as u64) <= budget(current.site.size())
     }
 
     /// Keeps what is current in place: new sites are built and kept, and wait.
@@ -356,17 +372,32 @@ pub struct Room {
     pub gone: Vec<Generation>,
     /// Bytes that may come before more has to go.
     pub left: u64,
+    /// Whether variants of the current one went too: they are to be made again.
+    pub thinned: bool,
 }
 
 /// Hundredths of the current site's size that all sites may hold together while a new one comes: with what the program
 /// needs besides, two and a half times the site.
-const BUDGET: u64 = 240;
+const BUDGET: u64 = 228;
 /// Sites that hold less than this together, in bytes, are not worth saving memory on.
 pub const SMALL: u64 = 64 << 20;
 
 /// Bytes of memory that all generations of a site may hold while a new one comes, if the current one has `size`.
 pub fn budget(size: u64) -> u64 {
     (size / 100).saturating_mul(BUDGET).max(SMALL)
+}
+
+/// Takes variants of a site away that most clients do not miss, until it holds no more than `allowed` bytes, if it can;
+/// gives what it holds then. Brotli stays: nearly everybody takes it.
+fn thinned(generation: &Generation, allowed: u64) -> u64 {
+    let mut left = held([generation].into_iter());
+    for coding in [Coding::Zstd, Coding::Gzip] {
+        if left > allowed {
+            generation.site.pages().for_each(|(_, page)| page.blob.forget(coding));
+            left = held([generation].into_iter());
+        }
+    }
+    left
 }
 
 /// Bytes that generations hold together: each blob once, with its variants.

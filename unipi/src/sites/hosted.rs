@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::room::let_go;
 use super::{Config, Defaults};
@@ -14,8 +15,8 @@ use crate::refresh::Requests;
 use crate::serve::unix_now;
 use crate::site::generations::{Generation, RollbackError, Snapshot};
 use crate::site::{
-    BuildError, BuildOptions, CommitInfo, Entry, EntryKind, Generations, Problem, Scratch, Site,
-    Source, build,
+    BuildError, BuildOptions, Coding, CommitInfo, Entry, EntryKind, Generations, Problem, Scratch,
+    Site, Source, build,
 };
 use crate::storage::{Kept, Storage};
 use crate::trust::Untrusted;
@@ -38,6 +39,7 @@ pub struct Hosted {
     storage: Option<Storage>,
     pub(crate) deploying: tokio::sync::Mutex<Trees>,
     failure: Mutex<Option<String>>,
+    compressing: Mutex<Option<AbortHandle>>,
     /// What was sent to who cloned last.
     pub(crate) packed: Arc<Cache>,
     closed: watch::Sender<bool>,
@@ -117,6 +119,7 @@ impl Hosted {
             storage,
             deploying: tokio::sync::Mutex::default(),
             failure: Mutex::default(),
+            compressing: Mutex::default(),
             packed: Arc::default(),
             closed: watch::Sender::new(false),
         }
@@ -284,6 +287,8 @@ impl Hosted {
     /// Ends it: a deploy that is under way is waited for, and none comes after it.
     pub(super) async fn close(&self) {
         self.closed.send_replace(true);
+        let compressing = self.compressing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        compressing.inspect(AbortHandle::abort);
         drop(self.deploying.lock().await);
     }
 
@@ -331,26 +336,28 @@ impl Hosted {
         }
     }
 
-    /// Makes the compressed variants of the current site in the background, until another takes its place.
-    fn compress(self: &Arc<Self>) {
+    /// Makes the compressed variants of the current site in the background, in place of those of the one before: all of a
+    /// kind and then the next, so that what goes together lies together, as far as there is memory for them.
+    pub(super) fn compress(self: &Arc<Self>) {
         let Some(current) = self.generations.current() else { return };
         let this = Arc::downgrade(self);
-        let (site, number) = (Arc::clone(&current.site), current.number);
-        let is_live = move || {
-            let live = this.upgrade().and_then(|this| this.generations.current());
-            live.is_some_and(|live| live.number == number)
-        };
-        tokio::spawn(async move {
+        let work = tokio::spawn(async move {
             let mut scratch = Scratch::default();
-            for (_, page) in site.pages() {
-                if !is_live() {
+            for coding in [Coding::Brotli, Coding::Gzip, Coding::Zstd] {
+                let Some(this) = this.upgrade() else { return };
+                if coding != Coding::Brotli && !this.generations.has_room_for_variant() {
                     return;
                 }
-                if page.compressible {
-                    page.blob.compress(&mut scratch).await;
+                drop(this);
+                for (_, page) in current.site.pages().filter(|(_, page)| page.compressible) {
+                    page.blob.compress_as(coding, &mut scratch).await;
                 }
             }
         });
+        let mut slot = self.compressing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = slot.replace(work.abort_handle()) {
+            before.abort();
+        }
     }
 
     fn failure_slot(&self) -> MutexGuard<'_, Option<String>> {

@@ -3,7 +3,7 @@
 //! A change of one page drops nothing, however large the site is. Memory is given back a little at a time: it takes the
 //! system milliseconds to take a large site's back.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use super::Hosted;
@@ -17,11 +17,17 @@ pub(crate) struct Room {
     site: Weak<Hosted>,
     /// Bytes that may come before it is looked again.
     left: AtomicU64,
+    /// Whether the current site lost variants.
+    thinned: AtomicBool,
 }
 
 impl Room {
     pub(crate) fn new(site: &Arc<Hosted>) -> Self {
-        Self { site: Arc::downgrade(site), left: AtomicU64::new(0) }
+        Self {
+            site: Arc::downgrade(site),
+            left: AtomicU64::new(0),
+            thinned: AtomicBool::new(false),
+        }
     }
 
     /// Notes that `bytes` are there now.
@@ -32,6 +38,7 @@ impl Room {
         let Some(site) = self.site.upgrade() else { return };
         let room = site.generations.make_room(bytes, unix_now());
         self.left.store(room.left, Relaxed);
+        self.thinned.fetch_or(room.thinned, Relaxed);
         for gone in &room.gone {
             let (site, number, bytes) = (&site.name, gone.number, gone.site.size());
             tracing::warn!(
@@ -47,6 +54,15 @@ impl Room {
         {
             let gone = trees.forget_gone(&site.generations.snapshot());
             tokio::spawn(let_go(gone));
+        }
+    }
+}
+
+impl Drop for Room {
+    /// Whatever became of it: what is live now gets all its variants.
+    fn drop(&mut self) {
+        if *self.thinned.get_mut() {
+            self.site.upgrade().inspect(Hosted::compress);
         }
     }
 }
