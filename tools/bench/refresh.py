@@ -93,8 +93,8 @@ class Refresh(Processes):
             (site / f"pictures/{number}.png").write_bytes(words.randbytes(PICTURE))
 
     def git(self, *arguments):
-        return run("git", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-C", self.folder / "www",
-                   *arguments)
+        return run("git", "-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "gc.auto=0",
+                   "-c", "maintenance.auto=false", "-C", self.folder / "www", *arguments)
 
     def push(self, message):
         self.git("add", "-A")
@@ -105,6 +105,7 @@ class Refresh(Processes):
     def start(self):
         f = self.folder
         run("git", "init", "-q", "--bare", "-b", "main", f / "site.git")
+        run("git", "-C", f / "site.git", "config", "receive.autogc", "false")
         (f / "www").mkdir()
         self.git("init", "-q", "-b", "main")
         self.git("remote", "add", "origin", f / "site.git")
@@ -206,7 +207,7 @@ def main():
     if not shutil.which("git"):
         sys.exit("refresh.py: git is missing")
     good = True
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         bench = Refresh(options, pathlib.Path(folder))
         ask = None
         try:

@@ -150,7 +150,9 @@ fn a_push_and_a_signed_webhook_bring_the_new_page() {
     let json = "Content-Type: application/json";
 
     for (number, sender) in
-        ["GitHub", "Gitea", "Forgejo", "GitLab", "signed GitLab"].into_iter().enumerate()
+        ["GitHub", "Gitea", "Forgejo", "Gogs", "soft-serve", "GitLab", "signed GitLab"]
+            .into_iter()
+            .enumerate()
     {
         let page = format!("page by {sender}");
         forge.write("index.html", &page);
@@ -177,6 +179,16 @@ fn a_push_and_a_signed_webhook_bring_the_new_page() {
                 "X-Forgejo-Event: push".to_owned(),
                 format!("X-Forgejo-Signature: {tag}"),
                 format!("X-Forgejo-Delivery: {delivery}"),
+            ],
+            "Gogs" => vec![
+                "X-Gogs-Event: push".to_owned(),
+                format!("X-Gogs-Signature: {tag}"),
+                format!("X-Gogs-Delivery: {delivery}"),
+            ],
+            "soft-serve" => vec![
+                "X-SoftServe-Event: push".to_owned(),
+                format!("X-SoftServe-Signature: sha256={tag}"),
+                format!("X-SoftServe-Delivery: {delivery}"),
             ],
             "GitLab" => {
                 vec!["X-Gitlab-Event: Push Hook".to_owned(), format!("X-Gitlab-Token: {SECRET}")]

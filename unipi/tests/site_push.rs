@@ -355,6 +355,41 @@ fn ten_thousand_files_and_a_hundred_megabytes() {
 }
 
 #[test]
+fn older_generations_go_when_memory_is_short_and_the_log_says_which() {
+    if !available(&["git", "curl"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let work = repository(folder.path(), "sha1");
+    let (unipi, _token, _) = start(&[]);
+    let push = |name: &str| {
+        commit(&work, name);
+        let (done, said) = try_git(&work, &["push", "-q", &url(&unipi), "main"]);
+        assert!(done, "{said}");
+    };
+    let large =
+        |letter: u8| std::fs::write(work.join("large.bin"), vec![letter; 30 << 20]).unwrap();
+    for letter in [b'a', b'b'] {
+        large(letter);
+        push(&char::from(letter).to_string());
+    }
+    // A page more costs nothing.
+    push("a page");
+    let log = status(&unipi);
+    assert_eq!(log["kept"], serde_json::json!([1, 2, 3]));
+    large(b'c');
+    push("c");
+    let log = status(&unipi);
+    assert_eq!(log["kept"], serde_json::json!([2, 3, 4]), "what fits stays");
+    let dropped =
+        log["log"].as_array().unwrap().iter().find(|deploy| deploy["outcome"] == "dropped");
+    let dropped = dropped.unwrap();
+    assert_eq!((&dropped["generation"], &dropped["by"]), (&1.into(), &"memory".into()));
+    assert!(dropped["problems"][0]["text"].as_str().unwrap().contains("memory"), "{dropped}");
+    assert_eq!(get(&unipi.url("/"), &[]).body, b"c");
+}
+
+#[test]
 fn names_of_every_kind() {
     if !available(&["git", "curl"]) {
         return;
