@@ -49,7 +49,9 @@ class Idle:
     def phase(self, idle):
         """The active ones' figures; they are opened after the idle ones and ask a second's worth before it counts."""
         options = self.options
-        self.asker.open(options.active, options.parallel)
+        cpu = self.system.cpu()
+        opened = self.asker.open(options.active, options.parallel)
+        open_cpu = (self.system.cpu() - cpu) / options.active
         self.asker.ask_at_rate(options.rate, 1)
         cpu, exits = self.system.cpu(), self.system.exits()
         times = self.asker.ask_at_rate(options.rate, options.seconds)
@@ -61,7 +63,8 @@ class Idle:
         if idle and (standing := self.holder.look()) != idle:
             raise Failed(f"{standing} of {idle} idle connections stand")
         return {"idle": idle, "p50_us": percentile(times, 0.5) * 1e6, "p99_us": percentile(times, 0.99) * 1e6,
-                "cpu_us": cpu / len(times) * 1e6, "exits": exits, "requests": len(times)}
+                "cpu_us": cpu / len(times) * 1e6, "exits": exits, "requests": len(times),
+                "open_cpu_us": open_cpu * 1e6, "opened_per_second": options.active / opened}
 
     def quiet(self, connections):
         """Waits until the gateway has no more connections than these."""
@@ -87,7 +90,7 @@ class Idle:
         self.holder.close()
         self.quiet(0)
         phases.append(self.phase(0))
-        alone = {key: statistics.mean(phase[key] for phase in (phases[0], phases[2])) for key in ("p50_us", "p99_us", "cpu_us")}
+        alone = {key: statistics.mean(phase[key] for phase in (phases[0], phases[2])) for key in ("p50_us", "p99_us", "cpu_us", "open_cpu_us")}
         return {"phases": phases, "opened_per_second": options.idle / seconds,
                 "ratio": {key: phases[1][key] / alone[key] for key in alone},
                 "kib_per_idle": {key: (after[key] - before[key]) / options.idle for key in before}}
@@ -113,8 +116,11 @@ def main():
     names = options.systems.split(",")
     systems.check_options(options, names, "nginx")
     systems.enter_namespace()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # A process of the host needs two descriptors for each connection, the unikernel none.
+    hard, connections = resource.getrlimit(resource.RLIMIT_NOFILE)[1], options.idle + options.active
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if "process" in names and hard < 2 * connections + 100:
+        sys.exit(f"{connections} connections need {2 * connections + 100} open files, and {hard} are allowed (ulimit -Hn)")
     results, failures = {}, []
     with tempfile.TemporaryDirectory() as folder:
         bench = systems.Systems(options, pathlib.Path(folder), names, mem=options.mem)
@@ -150,12 +156,14 @@ def show(options, results, failures):
     for name, rounds in results.items():
         median = lambda pick: statistics.median(pick(found) for found in rounds)
         for phase, idle in enumerate((0, options.idle, 0)):
-            row = {key: median(lambda found: found["phases"][phase][key] or 0) for key in ("p50_us", "p99_us", "cpu_us", "exits")}
+            row = {key: median(lambda found: found["phases"][phase][key] or 0) for key in ("p50_us", "p99_us", "cpu_us", "exits", "open_cpu_us")}
             print(f"  {name:<12}{idle:>7} idle: p50 {row['p50_us']:>8.0f} us, p99 {row['p99_us']:>8.0f} us, "
-                  f"CPU {row['cpu_us']:>6.0f} us, {row['exits']:.2f} exits per request")
-        ratios = ", ".join(f"{key.split('_')[0]} x{median(lambda found: found['ratio'][key]):.2f}" for key in ("p50_us", "p99_us", "cpu_us"))
-        print(f"  {name:<12}with idle against without: {ratios}; {median(lambda f: f['kib_per_idle']['pss_kib']):.1f} KiB per "
-              f"idle connection (heap {median(lambda f: f['kib_per_idle']['heap_kib']):.1f}), "
+                  f"CPU {row['cpu_us']:>6.0f} us, {row['exits']:.2f} exits per request, "
+                  f"CPU {row['open_cpu_us']:>5.0f} us per connection opened")
+        first = rounds[0]["kib_per_idle"]  # a process keeps what it had, so later rounds show nothing
+        ratios = ", ".join(f"{key.removesuffix('_us')} x{median(lambda found: found['ratio'][key]):.2f}" for key in ("p50_us", "p99_us", "cpu_us", "open_cpu_us"))
+        print(f"  {name:<12}with idle against without: {ratios}; {first['pss_kib']:.1f} KiB per "
+              f"idle connection (heap {first['heap_kib']:.1f}), "
               f"opened {median(lambda f: f['opened_per_second']):.0f} per second")
     for failure in failures:
         print(f"FAILED: {failure}")

@@ -17,6 +17,8 @@ from tls_client import Machine
 
 ENDING = b"x" * 64
 HANDSHAKE, ASKING, IDLE = range(3)
+# Seconds after which one whose turn has come and who still waits is looked at again.
+RETRY = 0.0005
 
 
 class Connection:
@@ -106,24 +108,28 @@ class Many:
         connection.socket.close()
 
     def ask_at_rate(self, rate, seconds):
-        """Every connection asks in its turn, at moments that do not depend on answers; the seconds until each answer."""
+        """Every connection asks in its turn, at moments that do not depend on answers; the seconds until each answer. Who
+        still waits for one when its turn comes asks right after it, and the time counts from its turn."""
         connections = list(self.connections.values())
         random.shuffle(connections)
         every, begin, times = len(connections) / rate, time.perf_counter(), []
-        due = [(begin + every * place / len(connections), place) for place in range(len(connections))]
-        heapq.heapify(due)
-        while due[0][0] < begin + seconds:
-            at, place = due[0]
-            now = time.perf_counter()
-            if now < at:
+        turns = [(begin + place / rate,) * 2 + (place,) for place in range(len(connections))]
+        heapq.heapify(turns)
+        while turns and turns[0][1] < begin + seconds:
+            at, turn, place = turns[0]
+            if (now := time.perf_counter()) < at:
                 self.turn(at - now, times)
                 continue
             connection = connections[place]
-            if connection.state == IDLE:
+            if connection.socket.fileno() < 0:
+                heapq.heappop(turns)
+            elif connection.state == ASKING:
+                heapq.heapreplace(turns, (now + RETRY, turn, place))
+            else:
                 self.ask(connection)
-            elif connection.socket.fileno() >= 0:
-                self.failures.append("an answer took longer than the time between two requests")
-            heapq.heapreplace(due, (at + every, place))
+                if at > turn:
+                    connection.asked = turn
+                heapq.heapreplace(turns, (turn + every,) * 2 + (place,))
         end = time.perf_counter() + 10
         while any(c.state == ASKING and c.socket.fileno() >= 0 for c in connections) and time.perf_counter() < end:
             self.turn(0.1, times)
