@@ -396,10 +396,14 @@ async fn obtain<H: Host>(
     record: &mut NameRecord,
 ) -> Result<(), Failure> {
     let mut repeats = NONCE_REPEATS;
+    // Through all repetitions, since the authority may look at any time.
+    let mut published = Vec::new();
     loop {
         let outcome = match open(work.host, work.settings, work.client, account, known).await {
             Ok(account) => match known.clone() {
-                Some(of_account) => work.obtain(&account, &of_account, record).await,
+                Some(of_account) => {
+                    work.obtain(&account, &of_account, record, &mut published).await
+                }
                 None => Err(Failure::local("the account has no record")),
             },
             Err(failure) => Err(failure),

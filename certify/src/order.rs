@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::challenge::{Challenge, Published, TxtPublisher, tls_alpn_certificate};
 use crate::check::{check, topmost_issuer};
-use crate::failure::{Failure, Scope};
+use crate::failure::{Failure, MALFORMED, Scope};
 use crate::host::{Current, Host};
 use crate::http::Client;
 use crate::keeper::Clock;
@@ -43,20 +43,22 @@ pub(crate) struct Work<'w, H: Host> {
     pub(crate) current: Option<&'w Current>,
 }
 
-impl<H: Host> Work<'_, H> {
-    /// Obtains a certificate and puts it into use. `record` is kept the same as what is stored.
+impl<'w, H: Host> Work<'w, H> {
+    /// Obtains a certificate and puts it into use. `record` is kept the same as what is stored. What is answered to challenges
+    /// goes into `published`.
     pub(crate) async fn obtain(
         &self,
         account: &Account,
         account_record: &AccountRecord,
         record: &mut NameRecord,
+        published: &mut Vec<Published<'w, H>>,
     ) -> Result<(), Failure> {
         let (mut order, key_pem) = match self.resume(account, record).await? {
             Some(begun) => begun,
             None => self.place(account, record).await?,
         };
         if order.state().status == OrderStatus::Pending {
-            self.authorize(&mut order).await?;
+            self.authorize(&mut order, published).await?;
         }
         let key = KeyPair::from_pem(&key_pem)
             .map_err(|error| Failure::local(format!("the stored key is damaged: {error}")))?;
@@ -184,9 +186,12 @@ impl<H: Host> Work<'_, H> {
         Ok((order, key_pem))
     }
 
-    /// Answers the challenges until the authority has looked. TXT records stay until the attempt is over.
-    async fn authorize(&self, order: &mut Order) -> Result<(), Failure> {
-        let mut published = Vec::new();
+    /// Answers the challenges and waits until the authority has looked.
+    async fn authorize(
+        &self,
+        order: &mut Order,
+        published: &mut Vec<Published<'w, H>>,
+    ) -> Result<(), Failure> {
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(|error| self.failed(&error))?;
@@ -230,8 +235,14 @@ impl<H: Host> Work<'_, H> {
                 }
             }
             // After a crash the authority may be looking already.
-            if challenge.status == ChallengeStatus::Pending {
-                challenge.set_ready().await.map_err(|error| self.failed(&error))?;
+            if challenge.status == ChallengeStatus::Pending
+                && let Err(error) = challenge.set_ready().await
+            {
+                let failure = self.failed(&error);
+                // It has been told before, and has looked between our two questions. What came of it is seen below.
+                if !failure.is(MALFORMED) {
+                    return Err(failure);
+                }
             }
         }
         match order.poll_ready(&polling()).await {
