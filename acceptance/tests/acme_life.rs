@@ -293,7 +293,7 @@ fn profiles_are_asked_for_by_domain() {
         world.wait_for(name);
         let shown = world.shown(name);
         let time = |field: &str| shown[field].as_i64().unwrap_or_else(|| panic!("{shown}"));
-        let life = time("not_after") - time("not_before");
+        let life = time("not-after") - time("not-before");
         assert!((life - days * 86_400).abs() < 3600, "{name}: {shown}");
     }
     // A profile that the authority does not have is its refusal of this name, and no other's.
