@@ -211,7 +211,8 @@ impl<H: Host> TlsaKeeper<H> {
         let key = KeyPair::from_pem(&record.key_pem).map_err(|error| damaged(&error))?;
         let request = STANDARD.decode(&record.request).map_err(|error| damaged(&error))?;
         let public_key = key.subject_public_key_info();
-        let names = self.names(name);
+        let mut names = self.names(name);
+        names.sort_unstable();
         let best = |posted: &Posted, now| choose(posted, &public_key, &names, now);
         let better = |found: &Chain| {
             current.is_none_or(|current| found.validity.not_after > current.validity.not_after)
