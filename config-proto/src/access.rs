@@ -55,6 +55,7 @@ const fn only_reads(request: &Request) -> bool {
             | Request::Why { .. }
             | Request::Check
             | Request::CertList
+            | Request::CertShow { .. }
             | Request::KeyList
             | Request::Top { .. }
             | Request::SiteList { .. }

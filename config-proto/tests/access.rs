@@ -24,6 +24,7 @@ fn reads() -> Vec<Request> {
         Request::Why { name: None, from: None },
         Request::Check,
         Request::CertList,
+        Request::CertShow { name: "elsewhere.example.com".to_owned() },
         Request::KeyList,
         Request::Top { limit: 10 },
         Request::SiteList { filter: None, after: None, limit: 10 },

@@ -9,13 +9,17 @@ use std::time::{Duration, Instant};
 
 use config_proto::key::Key;
 use config_proto::message::{
-    Applied, CertificateList, Changed, Check, Diff, History, KeyAdded, KeyList, RefusalCode,
-    Request, Role, RouteDetail, RouteList, Status, Top, Why,
+    Applied, CertificateChain, CertificateList, Changed, Check, Diff, History, KeyAdded, KeyList,
+    RefusalCode, Request, Role, RouteDetail, RouteList, Status, Top, Why,
 };
 use config_proto::model::Document;
 use config_proto::v1;
 use config_proto::v2::MAX_FRAME_BYTES;
 use config_proto::v2::client::ClientError;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
+
 use control_common::{InProcess, KEY, Session, add, assert_code, eventually, http_get, to};
 
 fn list() -> Request {
@@ -76,6 +80,16 @@ fn every_request_is_answered() {
     let _: Changed = admin.ask(&Request::Confirm { generation: applied.generation }).unwrap();
     let certificates: CertificateList = admin.ask(&Request::CertList).unwrap();
     assert_eq!(certificates.certificates.len(), 1);
+    let show = |name: &str| Request::CertShow { name: name.to_owned() };
+    let shown: CertificateChain = admin.ask(&show("blog")).unwrap();
+    let read: Vec<_> = CertificateDer::pem_slice_iter(shown.chain_pem.as_bytes())
+        .map(|certificate| certificate.unwrap())
+        .collect();
+    assert_eq!(read.len(), 2, "the certificate and the development authority");
+    let digest: String = Sha256::digest(&read[0]).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(digest, certificates.certificates[0].sha256);
+    assert_code(&admin.refused(&show("elsewhere.example.net")), RefusalCode::NotFound);
+    assert_code(&admin.refused(&show("default")), RefusalCode::Invalid);
     assert_code(
         &admin.refused(&Request::Remove { name: "blog".to_owned() }),
         RefusalCode::NotFound,

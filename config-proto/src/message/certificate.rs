@@ -28,6 +28,14 @@ pub struct CertificateList {
     pub certificates: Vec<CertificateInfo>,
 }
 
+/// What clients of a name are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CertificateChain {
+    /// PEM: the certificate, then its intermediates; for one of `--self-signed` the development authority comes last.
+    pub chain_pem: String,
+}
+
 /// Why a certificate is revoked (RFC 5280, section 5.3.1), as far as its holder can know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

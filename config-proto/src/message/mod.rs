@@ -18,7 +18,7 @@ mod state;
 use serde::{Deserialize, Serialize};
 
 pub use advice::{Check, Finding, Severity, Why};
-pub use certificate::{CertificateInfo, CertificateList, RevocationReason};
+pub use certificate::{CertificateChain, CertificateInfo, CertificateList, RevocationReason};
 pub use change::{Applied, Changed, Diff, Generation, History, Pending, RouteChange};
 pub use key::{KeyAdded, KeyInfo, KeyList, Role, RoleError};
 pub use refusal::{MAX_REFUSAL_TEXT, Refusal, RefusalCode};

@@ -96,6 +96,12 @@ pub enum Request {
     Check,
     /// The certificates. → [`CertificateList`](super::CertificateList)
     CertList,
+    /// The certificate that clients of a name are shown, with what comes behind it in the handshake. →
+    /// [`CertificateChain`](super::CertificateChain)
+    CertShow {
+        /// The name, completed as in `Add`.
+        name: String,
+    },
     /// Adds a certificate, or replaces the one for the same names. → [`Changed`](super::Changed)
     CertSet {
         /// PEM: the certificate and its intermediates.

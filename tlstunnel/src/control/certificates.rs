@@ -1,12 +1,32 @@
-//! What the work on certificates is asked to do by a person.
+//! What a person asks about certificates, and what the work on them is asked to do.
 
-use config_proto::message::{Changed, Refusal, RefusalCode, RevocationReason};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use config_proto::message::{CertificateChain, Changed, Refusal, RefusalCode, RevocationReason};
 use config_proto::model::RouteName;
 
 use super::Control;
 use crate::config::refuse;
 
+/// Characters of base64 in a line of PEM (RFC 7468, section 2).
+const PEM_LINE: usize = 64;
+
 impl Control {
+    /// What clients of a name are shown.
+    pub(super) fn shown(&self, name: &str) -> Result<CertificateChain, Refusal> {
+        let name = self.host(name)?;
+        let snapshot = self.gateway.snapshot.load();
+        let certificate = snapshot.certificates.find(Some(&name)).ok_or_else(|| {
+            refuse(
+                RefusalCode::NotFound,
+                format!("there is no certificate for {name}"),
+                "tlstunnel-ctl cert list shows what there is",
+            )
+        })?;
+        let chain = certificate.certified_key().cert.iter().map(|certificate| pem(certificate));
+        Ok(CertificateChain { chain_pem: chain.collect() })
+    }
+
     /// Has a new certificate obtained for a name.
     pub(super) async fn renew(&self, name: &str) -> Result<Changed, Refusal> {
         let name = self.host(name)?;
@@ -83,6 +103,19 @@ impl Control {
         let generation = self.gateway.snapshot.load().generation;
         Ok(Changed { generation, message, name, warnings: Vec::new() })
     }
+}
+
+fn pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(PEM_LINE));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem + "-----END CERTIFICATE-----\n"
 }
 
 fn refusal(error: certify::RequestError) -> Refusal {

@@ -53,6 +53,7 @@ impl Control {
                 let certificates = self.walking(|c| c.configuration.certificates()).await?;
                 json(CertificateList { certificates })
             }
+            Request::CertShow { name } => json(self.shown(&name)?),
             Request::CertSet { chain_pem, key_pem } => {
                 json(configuration.set_certificate(author, chain_pem, key_pem).await?)
             }

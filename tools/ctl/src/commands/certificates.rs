@@ -1,8 +1,8 @@
-//! `cert list`, `cert set` and what the gateway has the authority do.
+//! `cert list`, `cert show`, `cert set` and what the gateway has the authority do.
 
 use std::path::Path;
 
-use config_proto::message::{CertificateInfo, CertificateList, Request, Sealed};
+use config_proto::message::{CertificateChain, CertificateInfo, CertificateList, Request, Sealed};
 
 use super::print_changed;
 use crate::failure::Failure;
@@ -27,6 +27,26 @@ pub(super) fn list(session: &mut Session, output: &mut Output) -> Result<(), Fai
         return Ok(());
     }
     print(output, &list.certificates)
+}
+
+/// Prints what clients of a name are shown; of it only the last certificate if so wished.
+pub(super) fn show(
+    session: &mut Session,
+    output: &mut Output,
+    name: String,
+    last: bool,
+) -> Result<(), Failure> {
+    let mut chain: CertificateChain = session.ask(&Request::CertShow { name })?;
+    if last && let Some(begin) = chain.chain_pem.rfind("-----BEGIN ") {
+        chain.chain_pem = chain.chain_pem.split_off(begin);
+    }
+    if output.as_json(&chain)? {
+        return Ok(());
+    }
+    for line in chain.chain_pem.lines() {
+        output.line(line)?;
+    }
+    Ok(())
 }
 
 /// A certificate chain and its key, both PEM.

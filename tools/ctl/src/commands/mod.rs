@@ -81,6 +81,9 @@ fn dispatch(
         Command::Confirm { generation } => apply::confirm(&mut session()?, output, generation),
         Command::Export { format } => apply::export(&mut session()?, output, format),
         Command::Cert(CertCommand::List) => certificates::list(&mut session()?, output),
+        Command::Cert(CertCommand::Show { name, last }) => {
+            certificates::show(&mut session()?, output, name, last)
+        }
         Command::Cert(CertCommand::Set { cert, key }) => {
             let pair = certificates::read(&cert, &key)?;
             certificates::set(&mut session()?, output, pair)

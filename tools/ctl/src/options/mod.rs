@@ -209,6 +209,14 @@ pub(crate) enum Format {
 pub(crate) enum CertCommand {
     /// List the certificates and their expiry
     List,
+    /// Print the certificate that clients of a name are shown, and its chain, as PEM
+    Show {
+        /// Host name
+        name: String,
+        /// Only the last of the chain: with --self-signed that is the authority which clients then trust
+        #[arg(long)]
+        last: bool,
+    },
     /// Add a certificate, or replace the one for the same names
     Set {
         /// PEM file: the certificate, then its intermediates

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use config_proto::message::{
-    CertificateList, Check, Diff, History, KeyList, RefusalCode, Request, RouteDetail, RouteList,
-    Status, Top, Why,
+    CertificateChain, CertificateList, Check, Diff, History, KeyList, RefusalCode, Request,
+    RouteDetail, RouteList, Status, Top, Why,
 };
 use config_proto::model::{Document, Route, RouteName};
 use serde::de::DeserializeOwned;
@@ -222,6 +222,7 @@ fn everything(request: &Request) -> Answer {
             {"severity": "warning", "subject": "blog.example.org", "message": "h2 is offered", "advice": "do not"}
         ]}),
         Request::CertList => json!({"certificates": [certificate()]}),
+        Request::CertShow { .. } => json!({"chain-pem": CHAIN}),
         Request::KeyList => json!({"keys": [
             {"id": "admin", "role": "admin", "created": 0},
             {"id": "team", "role": "names:*.team.example.org", "created": 1_700_000_000}
@@ -303,8 +304,20 @@ fn json_has_the_documented_shapes() {
     shape::<Why>(&home, &gateway, "why blog");
     shape::<Check>(&home, &gateway, "check");
     shape::<CertificateList>(&home, &gateway, "cert list");
+    shape::<CertificateChain>(&home, &gateway, "cert show blog");
     shape::<KeyList>(&home, &gateway, "key list");
     shape::<Top>(&home, &gateway, "top");
+}
+
+const CHAIN: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n\
+                     -----BEGIN CERTIFICATE-----\nBBBB\n-----END CERTIFICATE-----\n";
+
+#[test]
+fn a_certificate_is_printed_as_a_file_has_it() {
+    let (home, gateway) = (Home::new(), FakeGateway::start(everything));
+    assert_eq!(home.ask(&gateway, &["cert", "show", "blog"]).code(0).stdout, CHAIN);
+    let last = home.ask(&gateway, &["cert", "show", "blog", "--last"]).code(0).stdout;
+    assert_eq!(last, CHAIN[CHAIN.len() / 2..]);
 }
 
 #[test]
