@@ -2,12 +2,14 @@
 //! Ethernet headers of everything else are written here; `configure` is where addresses come from,
 //! `discovery` the search for neighbours.
 
+mod announce;
 mod configure;
 mod discovery;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use self::announce::Announcement;
 use crate::config::InterfaceConfig;
 use crate::control::{Control, Lease, Outbox};
 use crate::counters::{Counters, DropReason};
@@ -64,6 +66,9 @@ pub(crate) struct Port<D> {
     given: InterfaceConfig,
     lease: Lease,
     slaac: Option<Slaac>,
+    /// Whether the link is told of `config`, and what is to be told.
+    announces: bool,
+    announcements: Vec<Announcement>,
     /// When [`Port::poll`] is due.
     pub(crate) due: Option<Duration>,
     /// The configuration changed since the caller looked.
@@ -93,6 +98,8 @@ impl<D: Device> Port<D> {
             given,
             lease: Lease::default(),
             slaac: None,
+            announces: false,
+            announcements: Vec::new(),
             due: None,
             changed: false,
             neighbors,

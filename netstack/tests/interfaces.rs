@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netstack::{Direction, InterfaceConfig, Limits, Route, SocketError, Stack};
+use netstack::{
+    AddressSource, ConfigError, Direction, InterfaceConfig, Limits, Route, SocketError, Stack,
+};
 use support::*;
 
 /// Adds an interface with `10.0.N.1/24` and returns the frames that leave it.
@@ -71,4 +73,56 @@ fn a_device_without_room_loses_no_data() {
     world.a.device_mut(0).unwrap().room = 99;
     world.settle();
     assert_eq!(world.b.recv(server, &mut [0; 99]), Ok(8));
+}
+
+/// A host that starts again has another hardware address; its neighbours need not find that out by waiting.
+#[test]
+fn addresses_are_announced_twice_and_neighbours_send_there() {
+    let mut stack = Stack::new(Limits::default(), [1; 16]);
+    let out = add(&mut stack, 1, vec![]);
+    let own = InterfaceConfig {
+        addresses: vec![(IpAddr::from([10, 0, 1, 1]), 24), (ip("fd00::1"), 64)],
+        routes: vec![],
+    };
+    stack.obtain_addresses(0, AddressSource::Static(own.clone())).unwrap();
+    stack.turn(Duration::ZERO);
+    assert!(out.borrow().is_empty(), "only who wants to announces");
+    stack.announce_addresses(0).unwrap();
+    let start = Duration::from_secs(1);
+    let mut times = Vec::new();
+    for tenths in 0..100 {
+        let now = start + Duration::from_millis(100) * tenths;
+        stack.turn(now);
+        let frames: Vec<Vec<u8>> = out.borrow_mut().drain(..).collect();
+        if frames.is_empty() {
+            continue;
+        }
+        times.push(now - start);
+        let [arp, advertisement] = &frames[..] else { panic!("{frames:?}") };
+        // To everybody: a request whose sender and target are the own address (RFC 5227, section 2.3).
+        assert_eq!(
+            (&arp[..6], &arp[12..14], &arp[20..22]),
+            (&[0xff; 6][..], &[8, 6][..], &[0, 1][..])
+        );
+        assert_eq!((&arp[22..28], &arp[28..32]), (&[2, 0, 0, 0, 1, 1][..], &[10, 0, 1, 1][..]));
+        assert_eq!(&arp[38..42], [10, 0, 1, 1]);
+        // To all nodes: an advertisement that overrides, with the hardware address (RFC 4861, section 7.2.6).
+        assert_eq!(&advertisement[..6], [0x33, 0x33, 0, 0, 0, 1]);
+        assert_eq!((advertisement[54], advertisement[58] & 0xe0), (136, 0x20));
+        assert_eq!(
+            IpAddr::from(<[u8; 16]>::try_from(&advertisement[62..78]).unwrap()),
+            ip("fd00::1")
+        );
+        assert_eq!(advertisement[78..], [2, 1, 2, 0, 0, 0, 1, 1]);
+    }
+    assert_eq!(times, [Duration::ZERO, Duration::from_secs(2)]);
+    // A new address is announced, an old one not again.
+    let mut more = own;
+    more.addresses.push((IpAddr::from([10, 0, 1, 9]), 24));
+    stack.obtain_addresses(0, AddressSource::Static(more)).unwrap();
+    stack.turn(start + Duration::from_secs(20));
+    let frames: Vec<Vec<u8>> = out.borrow_mut().drain(..).collect();
+    assert_eq!(frames.len(), 1);
+    assert_eq!(&frames[0][38..42], [10, 0, 1, 9]);
+    assert_eq!(stack.announce_addresses(7), Err(ConfigError::NoInterface(7)));
 }

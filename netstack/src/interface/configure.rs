@@ -19,6 +19,7 @@ impl<D: Device> Port<D> {
     pub(crate) fn give(&mut self, config: InterfaceConfig) {
         self.given = config;
         self.reconfigure();
+        self.due = [self.due, self.next_announcement()].into_iter().flatten().min();
     }
 
     /// Begins to ask a DHCP server.
@@ -57,6 +58,7 @@ impl<D: Device> Port<D> {
         self.control.set_addresses(&config.addresses, self.lease.gateway);
         self.changed |= config != self.config;
         self.config = config;
+        self.plan_announcements();
     }
 
     /// Does what is due for the configuration.
@@ -69,6 +71,7 @@ impl<D: Device> Port<D> {
         for question in questions {
             self.ask(question, wire);
         }
+        self.announce(wire);
         self.follow_changes(wire.now);
     }
 
@@ -80,7 +83,8 @@ impl<D: Device> Port<D> {
             self.reconfigure();
         }
         let slaac = self.slaac.as_ref().and_then(Slaac::deadline);
-        self.due = [self.control.deadline(now), slaac].into_iter().flatten().min();
+        let dues = [self.control.deadline(now), slaac, self.next_announcement()];
+        self.due = dues.into_iter().flatten().min();
     }
 
     /// Whether a packet is the answer of a DHCP server that this interface asked.

@@ -1,7 +1,7 @@
 //! Who has an address: questions to neighbours, and what is learned from theirs (ARP, RFC 826;
 //! neighbour discovery, RFC 4861).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use smoltcp::phy::{ChecksumCapabilities, Medium};
 use smoltcp::wire::{
@@ -18,23 +18,33 @@ impl<D: Device> Port<D> {
     /// Asks who has the address `neighbor`.
     pub(super) fn request(&mut self, neighbor: IpAddr, wire: &mut Wire<'_>) {
         let Some(source) = self.config.source_for(neighbor) else { return };
-        let own = EthernetAddress(self.capabilities.hardware_address);
         match (source, neighbor) {
             (IpAddr::V4(source), IpAddr::V4(neighbor)) => {
-                let arp = ArpRepr::EthernetIpv4 {
-                    operation: ArpOperation::Request,
-                    source_hardware_addr: own,
-                    source_protocol_addr: source,
-                    target_hardware_addr: EthernetAddress([0; 6]),
-                    target_protocol_addr: neighbor,
-                };
-                let mut packet = vec![0; arp.buffer_len()];
-                arp.emit(&mut ArpPacket::new_unchecked(&mut packet));
-                self.send_whole([0xff; 6], TYPE_ARP, &packet, wire);
+                self.send_arp(ArpOperation::Request, source, neighbor, wire);
             }
             (IpAddr::V6(source), IpAddr::V6(neighbor)) => self.solicit(source, neighbor, wire),
             _ => {}
         }
+    }
+
+    /// Sends an ARP packet to everybody.
+    pub(super) fn send_arp(
+        &mut self,
+        operation: ArpOperation,
+        source: Ipv4Addr,
+        target: Ipv4Addr,
+        wire: &mut Wire<'_>,
+    ) {
+        let arp = ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr: EthernetAddress(self.capabilities.hardware_address),
+            source_protocol_addr: source,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: target,
+        };
+        let mut packet = vec![0; arp.buffer_len()];
+        arp.emit(&mut ArpPacket::new_unchecked(&mut packet));
+        self.send_whole([0xff; 6], TYPE_ARP, &packet, wire);
     }
 
     /// Asks who has an address of IPv6; from the unspecified one, whether anybody has.

@@ -137,6 +137,17 @@ impl<D: Device> Stack<D> {
         Ok(())
     }
 
+    /// Lets an interface tell its link of the addresses that it has and gets, so that neighbours which knew another
+    /// hardware address for them learn the new one at once.
+    ///
+    /// # Errors
+    /// If there is no such interface.
+    pub fn announce_addresses(&mut self, interface: usize) -> Result<(), ConfigError> {
+        let port = self.ports.get_mut(interface).ok_or(ConfigError::NoInterface(interface))?;
+        port.start_announcing();
+        Ok(())
+    }
+
     /// The addresses and routes of an interface at the moment, from all sources.
     pub fn interface_config(&self, interface: usize) -> Option<&InterfaceConfig> {
         self.ports.get(interface).map(|port| &port.config)

@@ -74,7 +74,10 @@ pub(super) fn start<'a>(entries: &'static [Entry], arguments: &[&'a [u8]]) -> Ve
             if slaac {
                 stack.obtain_addresses(number, AddressSource::Slaac)?;
             }
-            Ok(())
+            match name {
+                b"loopback" => Ok(()),
+                _ => stack.announce_addresses(number),
+            }
         });
         if let Err(error) = added {
             refuse(&alloc::format!("interface {}: {error}", text(name)));
