@@ -1,6 +1,6 @@
 //! A running gateway of a test's own: temporary folder, free ports, development certificate.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub struct Gateway {
     process: Option<Process>,
     /// Where the gateway is a unikernel.
     networks: Option<Networks>,
+    /// The tender's options for a unikernel whose clients' network gives it its addresses.
+    automatic: Option<Vec<String>>,
     /// Where TLS is terminated.
     pub https: SocketAddr,
     /// Where port 80's work is done.
@@ -36,6 +38,8 @@ pub struct Gateway {
     pub control: SocketAddr,
     /// Where metrics are read.
     pub metrics: SocketAddr,
+    /// Where a unikernel is reached by IPv6: https, http and control. A process says itself what options asked for.
+    pub ipv6: Option<[SocketAddr; 3]>,
     /// Where delegated zones are answered for, if options ask for it.
     pub dns: Option<SocketAddr>,
 }
@@ -59,21 +63,40 @@ impl Gateway {
     /// # Panics
     /// If it does not come up; its log is in the message.
     pub fn start_on(networks: Option<Networks>, options: &[&str]) -> Self {
+        let mut gateway = Self::planned(networks, options);
+        gateway.spawn();
+        gateway
+    }
+
+    /// Starts a unikernel on these networks that is told no address of its clients' network; `tender` are options of the
+    /// tender's. Where it is to be found there is for the caller to write into `https` and `http`.
+    ///
+    /// # Panics
+    /// If it does not come up, or the way to run is that of a process.
+    pub fn start_unaddressed(networks: Networks, tender: &[&str]) -> Self {
+        assert!(way() != Way::Host, "of unikernels only");
+        let mut gateway = Self::planned(Some(networks), &[]);
+        gateway.automatic = Some(tender.iter().map(|&option| option.to_owned()).collect());
+        gateway.spawn();
+        gateway
+    }
+
+    fn planned(networks: Option<Networks>, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway = Self {
+        Self {
             folder,
             arguments: options.iter().map(|&o| o.to_owned()).collect(),
             process: None,
             networks,
+            automatic: None,
             https: nowhere,
             http: nowhere,
             control: nowhere,
             metrics: nowhere,
+            ipv6: None,
             dns: None,
-        };
-        gateway.spawn();
-        gateway
+        }
     }
 
     /// The process, with the same storage; the ports are the same as before if it ran before.
@@ -133,6 +156,13 @@ impl Gateway {
     fn spawn_unikernel(&mut self) {
         let networks = *self.networks.get_or_insert_with(Networks::make);
         [self.https, self.http, self.control, self.metrics] = addresses(&networks);
+        let (service, private) = (networks.service_v6(), networks.private_v6());
+        let control_v6 = SocketAddr::from((private, self.control.port()));
+        self.ipv6 = Some([
+            (service, self.https.port()).into(),
+            (service, self.http.port()).into(),
+            control_v6,
+        ]);
         let first = !self.key_file().exists();
         if first {
             let mut command = Command::new(program("tlstunnel-ctl"));
@@ -142,10 +172,17 @@ impl Gateway {
         let key = std::fs::read_to_string(self.key_file()).expect("key file");
         let obtains = |option: &String| ["--acme", "--dns-server"].contains(&option.as_str());
         let obtains = self.arguments.iter().any(obtains);
-        let mut command = networks.command(&self.storage());
+        let mut command = match &self.automatic {
+            None => networks.command(&self.storage()),
+            Some(options) => {
+                let mut command = networks.tender(&self.storage(), options);
+                command.args(networks.private_options());
+                command
+            }
+        };
         command
             .args(["--storage", "/dev/storage", "--domains", DOMAIN, "--key", key.trim()])
-            .args(["--control", &self.control.to_string()])
+            .args(["--control", &self.control.to_string(), "--control", &control_v6.to_string()])
             .args(["--metrics", &self.metrics.to_string()])
             .args(Some("--self-signed").filter(|_| obtains))
             .args(&self.arguments);
@@ -173,7 +210,11 @@ impl Gateway {
 
     /// What curl needs to find a name of this gateway, whatever address that has.
     pub fn curl_options(&self) -> [String; 2] {
-        ["--connect-to".to_owned(), format!("::{}:", self.https.ip())]
+        let ip = match self.https.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        ["--connect-to".to_owned(), format!("::{ip}:")]
     }
 
     /// Gives the next process another value of `option`.

@@ -4,8 +4,9 @@
 //! process. In the last two every gateway has two TAP interfaces in the network namespace of the test process, which must
 //! be one made for it: [`enter_namespace`] or `unshare --net`.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -20,6 +21,7 @@ use crate::programs::folder;
 const STORAGE: u64 = 64 << 20;
 /// Where backends are, behind the private networks; other peers are on the addresses after it.
 const BACKENDS: Ipv4Addr = Ipv4Addr::new(10, 72, 0, 1);
+const BACKENDS_V6: Ipv6Addr = Ipv6Addr::new(0xfd72, 0, 0, 0, 0, 0, 0, 1);
 
 /// How gateways run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,25 @@ pub fn peer_address(number: u8) -> Ipv4Addr {
             ip(&["address", "replace", &format!("{address}/32"), "dev", "lo"]);
             address
         }
+    }
+}
+
+/// The same for IPv6.
+pub fn backend_address_v6() -> IpAddr {
+    match way() {
+        Way::Host => Ipv6Addr::LOCALHOST.into(),
+        _ => {
+            prepare();
+            BACKENDS_V6.into()
+        }
+    }
+}
+
+/// The network that gateways see this machine's clients come from.
+pub fn client_network() -> &'static str {
+    match way() {
+        Way::Host => "127.0.0.1/32",
+        _ => "10.70.0.0/16",
     }
 }
 
@@ -135,6 +156,7 @@ fn gateway_image() -> &'static Path {
 #[derive(Clone, Copy, Debug)]
 pub struct Networks {
     number: u8,
+    has_service: bool,
 }
 
 impl Networks {
@@ -145,14 +167,22 @@ impl Networks {
     pub fn make() -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         prepare();
-        let networks = Self { number: NEXT.fetch_add(1, Ordering::SeqCst) };
+        let networks = Self { number: NEXT.fetch_add(1, Ordering::SeqCst), has_service: true };
         for (name, net) in [(networks.service_tap(), 70), (networks.private_tap(), 71)] {
             let own = format!("10.{net}.{}.1/24", networks.number);
+            let own_v6 = format!("fd{net}:{}::1/64", networks.number);
             ip(&["tuntap", "add", &name, "mode", "tap"]);
             ip(&["address", "add", &own, "dev", &name]);
+            // Alone on its wire, so there is nobody to ask whether the address is taken.
+            ip(&["address", "add", &own_v6, "dev", &name, "nodad"]);
             ip(&["link", "set", &name, "up"]);
         }
         networks
+    }
+
+    /// The same, for a tender that is told by its own options how clients come in.
+    pub fn without_service(self) -> Self {
+        Self { has_service: false, ..self }
     }
 
     /// The gateway's address for its clients.
@@ -165,7 +195,18 @@ impl Networks {
         Ipv4Addr::new(10, 71, self.number, 2).into()
     }
 
-    fn service_tap(&self) -> String {
+    /// [`Self::service`] for IPv6.
+    pub fn service_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd70, u16::from(self.number), 0, 0, 0, 0, 0, 2)
+    }
+
+    /// [`Self::private`] for IPv6.
+    pub fn private_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd71, u16::from(self.number), 0, 0, 0, 0, 0, 2)
+    }
+
+    /// The host's side of the wire to clients.
+    pub fn service_tap(&self) -> String {
         format!("service{}", self.number)
     }
 
@@ -178,6 +219,29 @@ impl Networks {
     /// # Panics
     /// If the storage or the image cannot be made.
     pub fn command(&self, storage: &Path) -> Command {
+        let mut command = self.tender(storage, &[] as &[&str]);
+        command
+            .arg(format!("--ipv4={}/24", self.service()))
+            .arg(format!("--ipv6={}/64", self.service_v6()))
+            .args(self.private_options());
+        command
+    }
+
+    /// The options for the private network.
+    pub fn private_options(&self) -> [String; 4] {
+        [
+            format!("--private-ipv4={}/24", self.private()),
+            format!("--private-ipv4-gateway=10.71.{}.1", self.number),
+            format!("--private-ipv6={}/64", self.private_v6()),
+            format!("--private-ipv6-gateway=fd71:{}::1", self.number),
+        ]
+    }
+
+    /// The tender with these options of its own, the image, the networks and this storage, and no address yet.
+    ///
+    /// # Panics
+    /// If the storage or the image cannot be made.
+    pub fn tender(&self, storage: &Path, options: &[impl AsRef<OsStr>]) -> Command {
         if !storage.exists() {
             File::create(storage).expect("storage").set_len(STORAGE).expect("room");
         }
@@ -186,15 +250,15 @@ impl Networks {
         if way() == Way::HvtProcess {
             command.arg("--backend=process");
         }
+        if self.has_service {
+            command.arg(format!("--net:service={}", self.service_tap()));
+        }
         command
-            .arg(format!("--net:service={}", self.service_tap()))
             .arg(format!("--net:private={}", self.private_tap()))
             .arg(format!("--block:storage={}", storage.display()))
+            .args(options)
             .arg("--")
-            .arg(gateway_image())
-            .arg(format!("--ipv4={}/24", self.service()))
-            .arg(format!("--private-ipv4={}/24", self.private()))
-            .arg(format!("--private-ipv4-gateway=10.71.{}.1", self.number));
+            .arg(gateway_image());
         command
     }
 }
@@ -231,6 +295,7 @@ fn prepare() {
         }
         ip(&["link", "set", "lo", "up"]);
         ip(&["address", "replace", &format!("{BACKENDS}/32"), "dev", "lo"]);
+        ip(&["address", "replace", &format!("{BACKENDS_V6}/128"), "dev", "lo", "nodad"]);
     });
 }
 

@@ -61,6 +61,7 @@ fn a_client_that_asks_for_b_on_the_connection_of_a_never_reaches_the_backend_of_
     let mut curl = Command::new("curl");
     curl.args(["-sS", "--max-time", "20", "--http2", "--cacert"]).arg(gateway.ca_file());
     let port = gateway.https.port();
+    curl.args(gateway.curl_options());
     curl.args([format!("https://a.{DOMAIN}:{port}/"), format!("https://b.{DOMAIN}:{port}/")]);
     let output = run(&mut curl, b"", Duration::from_secs(30));
     let said = String::from_utf8_lossy(&output.stdout);

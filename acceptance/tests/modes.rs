@@ -1,7 +1,7 @@
 //! Passthrough, re-encrypt, reject, client certificates, wildcards, several backends: each by the real programs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use acceptance::backend::Backend;
 use acceptance::gateway::DOMAIN;
 use acceptance::peer::{Process, available, eventually, run};
+use acceptance::unikernel::{Way, backend_address, way};
 use acceptance::{Gateway, client};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -63,7 +64,7 @@ fn certificate(folder: &Path, name: &str) -> Issued {
 
 /// A TLS server of OpenSSL's own that answers with a status page.
 fn tls_server(folder: &Path, issued: &Issued) -> (SocketAddr, Process) {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = TcpListener::bind((backend_address(), 0)).unwrap().local_addr().unwrap();
     let mut command = Command::new("openssl");
     command
         .args(["s_server", "-www", "-accept", &address.to_string(), "-cert"])
@@ -180,6 +181,7 @@ fn client_certificates_are_asked_for_where_a_route_says_so() {
         if let Some(Issued { cert, key, .. }) = identity {
             curl.arg("--cert").arg(cert).arg("--key").arg(key);
         }
+        curl.args(gateway.curl_options());
         curl.arg(format!("https://private.{DOMAIN}:{}/", gateway.https.port()));
         let output = run(&mut curl, b"", LIMIT);
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -194,7 +196,7 @@ fn client_certificates_are_asked_for_where_a_route_says_so() {
 fn several_backends_share_the_work_and_stand_in_for_each_other() {
     let gateway = Gateway::start();
     let (a, b) = (Backend::http("a"), Backend::http("b"));
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let dead = TcpListener::bind((backend_address(), 0)).unwrap().local_addr().unwrap().to_string();
     let config = client::config(&gateway.ca_file(), &[]);
     let ask = || {
         let mut tls =
@@ -243,10 +245,34 @@ fn several_backends_share_the_work_and_stand_in_for_each_other() {
 
 #[test]
 fn a_backend_may_be_given_by_name() {
-    let gateway = Gateway::start();
     let blog = Backend::http("blog");
-    gateway.ctl(&["add", "blog", &format!("localhost:{}", blog.address().port())]);
+    // A process asks as this machine does; a unikernel has no resolver of its own and is told of a server.
+    let (gateway, name, _server) = match way() {
+        Way::Host => (Gateway::start(), "localhost", None),
+        _ if !available(&["dnsmasq"]) => return,
+        _ => {
+            let (server, address) = name_server("blog.backends.test", backend_address());
+            let address = address.to_string();
+            let gateway = Gateway::start_with(&["--name-server", &address]);
+            (gateway, "blog.backends.test", Some(server))
+        }
+    };
+    gateway.ctl(&["add", "blog", &format!("{name}:{}", blog.address().port())]);
     let config = client::config(&gateway.ca_file(), &[]);
     let mut tls = client::connect(gateway.https, &format!("blog.{DOMAIN}"), &config).expect("TLS");
     assert!(client::get(&mut tls, "blog", "/").unwrap().contains("backend blog"));
+}
+
+/// A DNS server that knows one name.
+fn name_server(name: &str, ip: IpAddr) -> (Process, SocketAddr) {
+    let address = TcpListener::bind((backend_address(), 0)).unwrap().local_addr().unwrap();
+    let mut command = Command::new("/usr/sbin/dnsmasq");
+    command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]);
+    command.args(["--user=root", "--bind-interfaces", "--pid-file="]);
+    command.arg(format!("--port={}", address.port()));
+    command.arg(format!("--listen-address={}", address.ip()));
+    command.arg(format!("--address=/{name}/{ip}"));
+    let process = Process::start(&mut command, Path::new("/dev/null"));
+    eventually("dnsmasq listens", || std::net::TcpStream::connect(address).is_ok());
+    (process, address)
 }

@@ -8,10 +8,11 @@ use std::process::Command;
 use acceptance::backend::Backend;
 use acceptance::gateway::DOMAIN;
 use acceptance::peer::{Process, available, eventually};
+use acceptance::unikernel::{backend_address, client_network};
 use acceptance::{Gateway, client};
 
 fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind((backend_address(), 0)).unwrap().local_addr().unwrap()
 }
 
 fn ask(gateway: &Gateway, address: SocketAddr, name: &str) -> String {
@@ -96,7 +97,7 @@ fn headers_from_a_trusted_haproxy_are_believed_and_from_others_refused() {
         return;
     }
     for (version, send) in [("v1", "send-proxy"), ("v2", "send-proxy-v2")] {
-        let gateway = Gateway::start_with(&["--accept-proxy-from", "127.0.0.1/32"]);
+        let gateway = Gateway::start_with(&["--accept-proxy-from", client_network()]);
         let blog = Backend::serve(|mut stream| {
             let mut head = [0; 512];
             let n = std::io::Read::read(&mut stream, &mut head).unwrap();
@@ -124,7 +125,12 @@ fn headers_from_a_trusted_haproxy_are_believed_and_from_others_refused() {
         let client: SocketAddr =
             answer.lines().next().unwrap().strip_prefix("client ").unwrap().parse().unwrap();
         assert!(
-            answer.contains(&format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} ", client.port())),
+            answer.contains(&format!(
+                "PROXY TCP4 {} {} {} ",
+                client.ip(),
+                front.ip(),
+                client.port()
+            )),
             "{version}: {answer}"
         );
     }

@@ -44,6 +44,7 @@ fn curl_with_tls_1_2_and_1_3() {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--max-time", "20", "--cacert"]).arg(gateway.ca_file());
         curl.args([&format!("--tlsv{version}"), "--tls-max", version]);
+        curl.args(gateway.curl_options());
         curl.arg(format!("https://blog.{DOMAIN}:{}/", gateway.https.port()));
         let output = run(&mut curl, b"", LIMIT);
         assert!(text(&output).starts_with("backend blog"), "TLS {version}: {}", text(&output));
@@ -107,7 +108,7 @@ fn gnutls_and_h2load() {
     gnutls
         .args(["--verify-hostname", &name, "--x509cafile"])
         .arg(gateway.ca_file())
-        .arg("127.0.0.1");
+        .arg(gateway.https.ip().to_string());
     let said = text(&run(&mut gnutls, &request(&name), LIMIT));
     assert!(said.contains("backend blog"), "{said}");
 
