@@ -53,16 +53,23 @@ fn the_unit_files_hold() {
     }
     let folder = tempfile::tempdir().unwrap();
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
-    for unit in ["tlstunnel.service", "tlstunnel.socket"] {
-        // The program is not installed here.
-        let text = std::fs::read_to_string(units.join(unit)).unwrap();
-        let text = text.replace("/usr/local/bin/tlstunnel", PROGRAM);
+    let files = [
+        "tlstunnel.service",
+        "tlstunnel.socket",
+        "tlstunnel-hvt.service",
+        "tlstunnel-hvt-net.service",
+    ];
+    for unit in files {
+        let mut text = std::fs::read_to_string(units.join(unit)).unwrap();
+        // The programs are not installed here.
+        for program in ["tlstunnel", "hvt", "net-setup"] {
+            text = text.replace(&format!("/usr/local/bin/{program}"), PROGRAM);
+        }
         std::fs::write(folder.path().join(unit), text).unwrap();
     }
     let verified = Command::new("systemd-analyze")
         .args(["verify", "--recursive-errors=no", "--man=no"])
-        .arg(folder.path().join("tlstunnel.service"))
-        .arg(folder.path().join("tlstunnel.socket"))
+        .args(files.map(|unit| folder.path().join(unit)))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&verified.stderr);

@@ -1,16 +1,20 @@
 //! The one-command demonstration: a gateway in front of demonstration sites.
 //!
+//! With `--unikernel` the gateway runs in a virtual machine; everything else stays where it is.
+//!
 //! It plays the part of a user who reads the README: it starts the real `tlstunnel` with a block device file and a
 //! development certificate, starts two small sites and a third one straight from git with the real `unipi`, and registers
 //! them with the real `tlstunnel-ctl`. Everything that it makes lies under one folder, and a second start finds it again.
 //! It must not know the inside of the programs: whatever it needs, a user can do.
 #![forbid(unsafe_code)]
 
+mod files;
 mod gateway;
 mod options;
 mod pages;
 mod programs;
 mod site;
+mod unikernel;
 
 use std::process::ExitCode;
 
@@ -18,7 +22,7 @@ use anyhow::Context;
 use clap::Parser;
 
 use crate::gateway::Gateway;
-use crate::options::Options;
+use crate::options::{Backend, Options};
 use crate::pages::Pages;
 use crate::programs::{Programs, quote};
 
@@ -47,7 +51,11 @@ fn main() -> ExitCode {
 }
 
 async fn demonstrate(options: &Options) -> anyhow::Result<()> {
-    let programs = Programs::build_or_find()?;
+    if options.unikernel {
+        // Before minutes of building.
+        unikernel::check_machine(options.backend)?;
+    }
+    let programs = Programs::build_or_find(options.unikernel)?;
     std::fs::create_dir_all(&options.dir)
         .with_context(|| format!("cannot make the folder {}", options.dir.display()))?;
     let mut gateway = Gateway::start(&programs, options).await?;
@@ -62,9 +70,18 @@ async fn demonstrate(options: &Options) -> anyhow::Result<()> {
     if pages.is_some() {
         gateway.add(&programs, FROM_GIT, options.pages_address()).await?;
     }
-    explain(options, &programs, spare);
+    explain(options, &programs, gateway.reaches(spare));
     if let Some(pages) = &pages {
         explain_pages(options, &programs, pages);
+    }
+    let strangers = gateway.strangers(&programs).await?;
+    if !strangers.is_empty() {
+        let host = gateway.reaches((std::net::Ipv4Addr::LOCALHOST, 0).into()).ip();
+        println!(
+            "\nTheir backends have another address now that the gateway runs another way: {}. This machine is {host}; \
+             add them with --replace.",
+            strangers.join(", ")
+        );
     }
     let (dir, pid) = (options.dir.display(), gateway.process_id());
     println!(
@@ -111,8 +128,15 @@ fn explain(options: &Options, programs: &Programs, spare: std::net::SocketAddr) 
     let (https, http) = (options.https_port, options.http_port);
     let ca = options.ca_file();
     let (ca, ctl) = (ca.display(), programs.ctl_command(options));
+    let running = match (options.unikernel, options.backend) {
+        (false, _) => "The gateway is running",
+        (true, Backend::Kvm) => {
+            "The gateway is running, in a virtual machine without an operating system"
+        }
+        (true, Backend::Process) => "The gateway is running, a unikernel in a confined process",
+    };
     println!(
-        "\nThe gateway is running: one address, {} services behind it.\n\n\
+        "\n{running}: one address, {} services behind it.\n\n\
          Ask it:\n  curl --cacert {ca} https://blog.{domain}:{https}/\n  curl --cacert {ca} https://wiki.{domain}:{https}/\n  \
          curl -i http://blog.{domain}:{http}/            (redirects to https)\n\n\
          Or open https://blog.{domain}:{https}/ in a browser that trusts {ca}.\n\n\

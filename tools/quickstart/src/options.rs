@@ -3,15 +3,22 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Starts a tlstunnel gateway with demonstration sites behind it, one of them from git, and says what to try next.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  cargo run --release\n  cargo run --release -- --https-port 9443 --dir /tmp/demo"
+    after_help = "Examples:\n  cargo run --release\n  cargo run --release -- --unikernel\n  \
+                  cargo run --release -- --https-port 9443 --dir /tmp/demo"
 )]
 pub(crate) struct Options {
+    /// Start the gateway as a unikernel in a virtual machine; without root it needs /dev/kvm and passt
+    #[arg(long)]
+    pub(crate) unikernel: bool,
+    /// What the unikernel runs on: kvm, or a confined process where there is no KVM
+    #[arg(long, value_enum, default_value_t = Backend::Kvm, requires = "unikernel")]
+    pub(crate) backend: Backend,
     /// The folder for block device, key and CA certificate; made if it is missing
     #[arg(long, default_value = "demo")]
     pub(crate) dir: PathBuf,
@@ -38,7 +45,31 @@ pub(crate) struct Options {
     pub(crate) pages_control_port: u16,
 }
 
+/// What a unikernel runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// A virtual machine.
+    Kvm,
+    /// A process that may do no more than the guest needs.
+    Process,
+}
+
 impl Options {
+    /// The gateway's ports on 127.0.0.1: http, https, control, metrics.
+    pub(crate) fn gateway_ports(&self) -> [u16; 4] {
+        [self.http_port, self.https_port, self.control_port, self.metrics_port]
+    }
+
+    /// The unikernel's arguments that are secret.
+    pub(crate) fn secret_arguments(&self) -> PathBuf {
+        self.dir.join("gateway.args")
+    }
+
+    /// What the network of one of the unikernel's devices has to say.
+    pub(crate) fn network_log(&self, device: &str) -> PathBuf {
+        self.dir.join(format!("{device}-network.log"))
+    }
+
     /// The block device.
     pub(crate) fn storage_file(&self) -> PathBuf {
         self.dir.join("gateway.img")
@@ -49,7 +80,7 @@ impl Options {
         self.dir.join("admin.key")
     }
 
-    /// The certificate of the development CA, which the gateway writes next to its storage.
+    /// The certificate of the development CA. The gateway writes it next to its storage; a unikernel is asked for it.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.dir.join("gateway.img-ca.pem")
     }

@@ -4,7 +4,6 @@
 //! hand, or with a forge's webhook.
 
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command as StdCommand, Stdio};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use tokio::process::{Child, Command};
 
+use crate::files;
 use crate::options::Options;
 use crate::programs::Programs;
 
@@ -84,7 +84,7 @@ impl Pages {
         if pages.has_repository {
             // The port may be another than last time; the hook is the demonstration's.
             let hook = HOOK.replace("ADDRESS", &options.pages_address().to_string());
-            write(&repository.join("hooks/post-receive"), &hook, 0o755)?;
+            files::write(&repository.join("hooks/post-receive"), &hook, 0o755)?;
             publish(&repository, options)?;
         }
         Ok(Some(pages))
@@ -149,14 +149,7 @@ fn make_token(path: &Path) -> anyhow::Result<()> {
         .and_then(|mut source| source.read_exact(&mut random))
         .context("no randomness for a push token")?;
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    write(path, &format!("{token}\n"), 0o600)
-}
-
-fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    let mut file = std::fs::OpenOptions::new();
-    let file = file.write(true).create(true).truncate(true).mode(mode).open(path);
-    file.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
+    files::write(path, &format!("{token}\n"), 0o600)
 }
 
 /// Makes the bare repository with one commit.
