@@ -132,6 +132,10 @@ impl Machine {
                 .arg(format!("--net-mtu:{}={MTU}", network.device));
             ends.push(end);
         }
+        // Not before every passt is started: one that held the end of another would keep it alive.
+        for end in &ends {
+            fcntl_setfd(end, FdFlags::empty()).context("a descriptor for hvt")?;
+        }
         command
             .arg(format!("--block:storage={}", options.storage_file().display()))
             .arg(format!("--args-file={}", options.secret_arguments().display()))
@@ -189,7 +193,7 @@ impl Network {
     ) -> anyhow::Result<(Child, PathBuf, OwnedFd)> {
         let (ours, its) = UnixStream::pair().context("no pair of sockets")?;
         let [ours, its] = [OwnedFd::from(ours), OwnedFd::from(its)];
-        // Inherited by what is started from now on; nothing is started beside this, and passt closes what is not its own.
+        // Inherited by what is started from now on, until it is dropped below: by passt alone.
         fcntl_setfd(&its, FdFlags::empty()).context("a descriptor for passt")?;
         let path = options.network_log(self.device);
         let log =
@@ -208,8 +212,6 @@ impl Network {
             .process_group(0)
             .spawn()
             .context("cannot start passt")?;
-        drop(its);
-        fcntl_setfd(&ours, FdFlags::empty()).context("a descriptor for hvt")?;
         Ok((child, path, ours))
     }
 }
@@ -219,7 +221,8 @@ async fn make_key(programs: &Programs, options: &Options) -> anyhow::Result<()> 
     let path = options.key_file();
     if !path.exists() {
         let mut command = Command::from(programs.ctl(options));
-        let status = command.args(["key", "generate", "--out"]).arg(&path).status().await;
+        command.args(["key", "generate", "--out"]).arg(&path).stdout(Stdio::null());
+        let status = command.status().await;
         ensure!(status?.success(), "tlstunnel-ctl could not make the key {}", path.display());
     }
     let key = std::fs::read_to_string(&path)
