@@ -10,7 +10,8 @@
 //! # What is where
 //!
 //! - [`heap`]: the allocator; [`sched`]: who runs next; [`copy`]: copying, filling and comparing memory;
-//!   [`command_line`]: arguments; [`sectors`]: any range of bytes on a device of blocks; [`files`]: descriptors and
+//!   [`command_line`]: arguments; [`sectors`]: any range of bytes on a device of blocks, [`behind`] and [`read_cache`]: what
+//!   of it does not leave the machine at once; [`files`]: descriptors and
 //!   readiness; [`net`]: sockets over the network stack; [`printf`]: formatted text;
 //!   [`processor`]: what the processor has. These are pure and are tested on any host.
 //! - `os`, only in a guest: the C symbols, one module per concern, over the pure ones and the hypercalls.
@@ -37,6 +38,7 @@ pub mod net;
 mod os;
 pub mod printf;
 pub mod processor;
+pub mod read_cache;
 pub mod sched;
 pub mod sectors;
 

@@ -1,6 +1,7 @@
 //! The block devices of the manifest, as any range of bytes.
 //!
-//! Where the tender takes several writes in one call, they wait for each other ([`crate::behind`]).
+//! Where the tender takes several writes in one call, they wait for each other ([`crate::behind`]); reads take what lies
+//! around with them ([`crate::read_cache`]).
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -11,6 +12,7 @@ use hvt_abi::manifest::{BLOCK_BASIC, Entry};
 
 use crate::behind::WriteBehind;
 use crate::files::Errno;
+use crate::read_cache::{PIECE, ReadCache};
 use crate::sectors::{self, Blocks, DeviceFailed, MAX_BLOCK};
 
 use super::single::Single;
@@ -24,6 +26,7 @@ struct Device {
     capacity: u64,
     block_size: usize,
     behind: WriteBehind,
+    known: ReadCache,
     /// A write that had been accepted failed since the last flush.
     failed: bool,
 }
@@ -56,6 +59,7 @@ pub(super) fn start(entries: &'static [Entry]) {
                 capacity: entry.block().capacity,
                 block_size,
                 behind: WriteBehind::new(BLOCK_COMMIT_MAX as usize),
+                known: ReadCache::new(),
                 failed: false,
             }
         })
@@ -83,7 +87,24 @@ impl Device {
         // SAFETY: the writes name bytes of the queue, which stays as it is during the call.
         let done = unsafe { hypercall::block_commit(self.handle, &writes, flush) };
         self.behind.clear();
-        if done { Ok(()) } else { Err(DeviceFailed) }
+        self.done(done)
+    }
+
+    /// After a failure nobody knows what the device holds, so it has to be asked again.
+    fn done(&mut self, done: bool) -> Result<(), DeviceFailed> {
+        if done {
+            return Ok(());
+        }
+        self.known.clear();
+        Err(DeviceFailed)
+    }
+
+    /// Reads from the tender, after what waits for the same place.
+    fn fetch(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), DeviceFailed> {
+        if self.behind.covers(offset, buffer.len()) {
+            self.write_out(false).inspect_err(|_| self.failed = true)?;
+        }
+        hypercall::block_read(self.handle, offset, buffer).then_some(()).ok_or(DeviceFailed)
     }
 }
 
@@ -97,13 +118,31 @@ impl Blocks for Device {
     }
 
     fn read_blocks(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), DeviceFailed> {
-        if self.behind.covers(offset, buffer.len()) {
-            self.write_out(false).inspect_err(|_| self.failed = true)?;
+        if buffer.len() >= PIECE {
+            return self.fetch(offset, buffer);
         }
-        hypercall::block_read(self.handle, offset, buffer).then_some(()).ok_or(DeviceFailed)
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = offset + done as u64;
+            let (start, len) = ReadCache::piece_at(at, self.capacity);
+            let rest = usize::try_from(start + len as u64 - at).unwrap_or(usize::MAX);
+            let count = rest.min(buffer.len() - done);
+            let part = &mut buffer[done..done + count];
+            if !self.known.read(at, part) {
+                let mut known = core::mem::take(&mut self.known);
+                let learned = known.learn(start, len, |bytes| self.fetch(start, bytes));
+                self.known = known;
+                self.done(learned.is_ok())?;
+                // It was learned a moment ago.
+                self.known.read(at, part);
+            }
+            done += count;
+        }
+        Ok(())
     }
 
     fn write_blocks(&mut self, offset: u64, data: &[u8]) -> Result<(), DeviceFailed> {
+        self.known.written(offset, data);
         if start::tender().features & FEATURE_BLOCK_COMMIT != 0 {
             if self.behind.accept(offset, data) {
                 return Ok(());
@@ -113,7 +152,8 @@ impl Blocks for Device {
                 return Ok(());
             }
         }
-        hypercall::block_write(self.handle, offset, data).then_some(()).ok_or(DeviceFailed)
+        let written = hypercall::block_write(self.handle, offset, data);
+        self.done(written)
     }
 }
 
