@@ -89,6 +89,9 @@ pub struct BootExtension {
     pub env_len: u64,
     /// Bit `1 << handle` for each network device with offload: see [`crate::exchange::Offload`].
     pub net_offload: u64,
+    /// Random words of the host's, different at each start. A guest mixes each into what it takes from the processor's own
+    /// generator, once: then its first secrets depend on two sources. Zero where the tender has none to give.
+    pub seed: [u64; 32],
 }
 
 /// Where [`BootExtension`] lies when it is there.
@@ -103,6 +106,8 @@ const _: () = {
     assert!(offset_of!(BootInfo, host_features) == 40);
     assert!(offset_of!(BootInfo, guest_features) == 44);
     assert!(offset_of!(BootInfo, net_ring) == 48);
-    assert!(size_of::<BootExtension>() == 104);
+    assert!(offset_of!(BootExtension, net_offload) == 96);
+    assert!(offset_of!(BootExtension, seed) == 104);
+    assert!(size_of::<BootExtension>() == 360);
     assert!(BOOT_EXTENSION_ADDRESS == 0x10038);
 };

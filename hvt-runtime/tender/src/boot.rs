@@ -107,6 +107,7 @@ impl BootData<'_> {
             env: places.env,
             env_len: env.len() as u64,
             net_offload: self.devices.offload_set(),
+            seed: random_words(),
         };
         space.loader_write(hvt_abi::boot::BOOT_EXTENSION_ADDRESS, extension)
     }
@@ -149,6 +150,16 @@ impl BootData<'_> {
         };
         Places { manifest, cmdline, args, env: args + args_len, end: args + args_len + env_len }
     }
+}
+
+/// Randomness of the host's kernel; zeros, which tell the guest of none, when it has none yet.
+fn random_words<const N: usize>() -> [u64; N] {
+    let mut words = [0; N];
+    // SAFETY: the array has the bytes that the kernel is told to fill, and any bytes are words.
+    let got = unsafe {
+        libc::getrandom(words.as_mut_ptr().cast(), size_of_val(&words), libc::GRND_NONBLOCK)
+    };
+    if usize::try_from(got) == Ok(size_of_val(&words)) { words } else { [0; N] }
 }
 
 fn zero_ended(words: &[String]) -> Vec<u8> {

@@ -1,18 +1,30 @@
 //! Random bytes from the processor: the first 256 bits of each request from RDSEED, which is the source itself but takes
 //! about half a microsecond a word; what follows from RDRAND, the processor's generator that is seeded from it.
 //!
-//! The crypto library and `std`'s hash keys both seed from here, so a program without it does not start at all.
+//! The crypto library and `std`'s hash keys both seed from here, so a program without it does not start at all. The first
+//! words are mixed with what the tender gave of the host's randomness, so that the seeds of the start depend on both. The
+//! crypto library has no other source in an image: its own collector of timing noise takes a large part of a start, and
+//! what it measures in a virtual machine is nobody's promise.
 
 use core::arch::asm;
 use core::ffi::{c_int, c_uint, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::single::Single;
 use super::{console, error};
 use crate::files::Errno;
 use crate::processor::cpuid;
 
 static WORDS: AtomicU64 = AtomicU64::new(0);
 static HAS_RDSEED: AtomicBool = AtomicBool::new(false);
+/// The host's words that were not used yet.
+static SEED: Single<Seed> = Single::new(Seed { words: [0; 32], left: 0 });
+
+#[derive(Debug)]
+struct Seed {
+    words: [u64; 32],
+    left: usize,
+}
 
 /// So many words of a request are straight from the source.
 const SEED_WORDS: usize = 4;
@@ -21,7 +33,7 @@ const SEED_WORDS: usize = 4;
 const TRIES: u32 = 100;
 
 /// Looks for the instructions; refuses to go on without RDRAND, or when it gives the same value again and again.
-pub(super) fn start() {
+pub(super) fn start(seed: [u64; 32]) {
     if cpuid(1, 0).ecx & (1 << 30) == 0 {
         console::fatal(format_args!(
             "this processor (or the virtual machine it comes from) has no RDRAND: there is no source of randomness"
@@ -29,15 +41,26 @@ pub(super) fn start() {
     }
     let leaf7 = cpuid(7, 0).ebx & (1 << 18) != 0;
     HAS_RDSEED.store(leaf7, Ordering::Relaxed);
-    let sample = word();
-    if (0..4).all(|_| word() == sample) {
+    let sample = source();
+    if (0..4).all(|_| source() == sample) {
         console::fatal(format_args!("RDRAND gives the same value {sample:#x} again and again"));
     }
+    SEED.with(|slot| *slot = Seed { words: seed, left: seed.len() });
+}
+
+/// 64 random bits.
+pub(super) fn word() -> u64 {
+    WORDS.fetch_add(1, Ordering::Relaxed);
+    let of_host = SEED.with(|seed| {
+        let Some(next) = seed.left.checked_sub(1) else { return 0 };
+        seed.left = next;
+        core::mem::take(&mut seed.words[next])
+    });
+    source() ^ of_host
 }
 
 /// 64 bits from the source, or from the generator while the source has none.
-pub(super) fn word() -> u64 {
-    WORDS.fetch_add(1, Ordering::Relaxed);
+fn source() -> u64 {
     if HAS_RDSEED.load(Ordering::Relaxed) {
         for _ in 0..4 {
             let (value, ok): (u64, u8);

@@ -98,7 +98,7 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
         let (features, memory) = (info.host_features, info.mem_size);
         *tender = Tender { features, memory, net_offload: boot.net_offload };
     });
-    entropy::start();
+    entropy::start(boot.seed);
     let segments = program_headers();
     let (heap_end, stack) = layout(info, extended.then_some(&boot));
     // SAFETY: from the end of the image to the heap's end is nobody's, and no tender hands out memory that is not zero.
