@@ -214,13 +214,16 @@ http {{ access_log off; sendfile on; keepalive_requests 1000000000; keepalive_ti
         return ssl.create_default_context(cafile=self.folder / "cert.pem")
 
     def get(self, system):
-        with socket.create_connection((system.service, 443), 5) as raw:
-            with self.context().wrap_socket(raw, server_hostname=f"n1.{DOMAIN}") as tls:
-                tls.sendall(f"GET /small HTTP/1.0\r\nHost: n1.{DOMAIN}\r\n\r\n".encode())
-                data = b""
-                while piece := tls.recv(65536):
-                    data += piece
-                return data
+        return self.request(socket.create_connection((system.service, 443), 5))
+
+    def request(self, raw):
+        """The whole answer to a request over a connection that was just made."""
+        with raw, self.context().wrap_socket(raw, server_hostname=f"n1.{DOMAIN}") as tls:
+            tls.sendall(f"GET /small HTTP/1.0\r\nHost: n1.{DOMAIN}\r\n\r\n".encode())
+            data = b""
+            while piece := tls.recv(65536):
+                data += piece
+            return data
 
     def logs(self, last=2000):
         """The ends of all logs, for whoever looks at a failure."""
