@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hvt_abi::extension::ARGS_MAX;
 
@@ -11,6 +12,10 @@ use hvt_abi::extension::ARGS_MAX;
 pub const DEFAULT_MEMORY_MIB: u64 = 512;
 /// The least and the most that `--mem` takes, in MiB.
 pub const MEMORY_RANGE_MIB: std::ops::RangeInclusive<u64> = 2..=4096;
+/// The default of `--poll`, in microseconds.
+pub const DEFAULT_POLL_MICROS: u64 = 50;
+/// The most that `--poll` takes, in microseconds.
+pub const MAX_POLL_MICROS: u64 = 1000;
 /// The longest name of a device (`MFT_NAME_MAX` in Solo5's `mft_abi.h`).
 pub const MAX_DEVICE_NAME: usize = 67;
 /// The longest name of a network interface (`IFNAMSIZ` without the zero byte).
@@ -34,6 +39,8 @@ pub struct Options {
     pub dumpcore: Option<PathBuf>,
     /// Tell the counters at the end.
     pub stats: bool,
+    /// How long to look for frames before sleeping, at most.
+    pub poll: Duration,
     /// Wait for gdb here before the guest starts.
     pub gdb: Option<String>,
     /// The image.
@@ -183,6 +190,7 @@ struct Parser {
     backend: Option<Backend>,
     dumpcore: Option<PathBuf>,
     stats: bool,
+    poll: Option<Duration>,
     gdb: Option<String>,
     args_file: Option<PathBuf>,
     env: Vec<String>,
@@ -244,6 +252,12 @@ impl Parser {
             "--stats" => {
                 self.stats = true;
                 Ok(())
+            }
+            "--poll" => {
+                let micros = value_of()?.parse().ok().filter(|n| *n <= MAX_POLL_MICROS);
+                let micros = micros.ok_or_else(|| bad("a number of microseconds, 0 to 1000"))?;
+                let old = self.poll.replace(Duration::from_micros(micros));
+                old.map_or(Ok(()), |_| Err(twice()))
             }
             "--gdb" => {
                 let at = value.unwrap_or("127.0.0.1:1234");
@@ -312,6 +326,7 @@ impl Parser {
             backend: self.backend.unwrap_or_default(),
             dumpcore: self.dumpcore,
             stats: self.stats,
+            poll: self.poll.unwrap_or(Duration::from_micros(DEFAULT_POLL_MICROS)),
             gdb: self.gdb,
             image: image.into(),
             args,
@@ -431,6 +446,8 @@ mod tests {
         let a = &options.nets["a"];
         assert_eq!((&a.attach, a.mtu, a.offload), (&passt, Some(9000), false));
         assert!(options.nets["b"].offload && options.stats);
+        assert_eq!(options.poll, Duration::from_micros(DEFAULT_POLL_MICROS));
+        assert!(run("--poll=0 x").unwrap().poll.is_zero());
     }
 
     #[test]
@@ -464,6 +481,8 @@ mod tests {
             ("--net:a=@3 --net-mtu:a=67 x", "68 to 65535"),
             ("--net:a=@3 --net-mtu:a=65536 x", "68 to 65535"),
             ("--stats=1 x", "no value"),
+            ("--poll=1001 x", "0 to 1000"),
+            ("--poll=5 --poll=5 x", "twice"),
             ("--net-mac:a=02:00:00:00:00:01 x", "--net:a=… is missing"),
             ("--net:a=t --net-mac:a=02:00:00:00:00 x", "six bytes"),
             ("--net:a=t --net-mac:a=01:00:00:00:00:01 x", "group address"),

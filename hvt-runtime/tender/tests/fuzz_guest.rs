@@ -132,6 +132,52 @@ fn put_exchange(space: &GuestSpace, random: &mut Random, address: u64) {
     _ = space.write(address, call);
 }
 
+/// Where segments of one stream lie, one every 2 KiB, and how many.
+const SEGMENTS: u64 = WRITABLE_TOO.start + 0x2_0000;
+const SEGMENT_COUNT: u64 = 16;
+
+/// Writes the segments of a stream, most of which follow each other, and an exchange that sends them.
+fn put_segments(space: &GuestSpace, random: &mut Random, address: u64) {
+    let array = WRITABLE.start + random.below(0x1000) * 8;
+    let v6 = random.below(2) == 0;
+    let data = random.below(1400) as u16;
+    let mut sequence = random.next() as u32;
+    for i in 0..SEGMENT_COUNT {
+        let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        if v6 {
+            bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+            bytes.extend((20 + data).to_be_bytes());
+            bytes.extend([6, 64]);
+            bytes.extend([0xfd; 32]);
+        } else {
+            bytes.extend([8, 0, 0x45, 0]);
+            bytes.extend((40 + data).to_be_bytes());
+            bytes.extend([0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1]);
+        }
+        bytes.extend([0x1f, 0x90, 0, 80]);
+        bytes.extend(sequence.to_be_bytes());
+        bytes.extend([0, 0, 0, 9, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+        let headers = bytes.len();
+        bytes.resize(headers + usize::from(data), i as u8);
+        let mut len = bytes.len() as u32;
+        if random.below(8) == 0 {
+            let at = random.below(headers as u64) as usize;
+            bytes[at] = random.next() as u8;
+        }
+        if random.below(16) == 0 {
+            len = random.number() as u32;
+        }
+        let at = SEGMENTS + i * 2048;
+        space.writable(at, bytes.len() as u64).unwrap().copy_from(&bytes);
+        let handle = if random.below(32) == 0 { random.below(5) as u16 } else { 4 };
+        let frame = Frame { data: at, len, handle, ..Frame::default() };
+        _ = space.write(array + i * size_of::<Frame>() as u64, frame);
+        sequence = sequence.wrapping_add(u32::from(data));
+    }
+    let send_count = SEGMENT_COUNT as u32;
+    _ = space.write(address, Exchange { send: array, send_count, ..Exchange::default() });
+}
+
 /// A commit that often gets far.
 fn put_commit(space: &GuestSpace, random: &mut Random, address: u64) {
     let writes = WRITABLE.start + random.below(0x1000) * 8;
@@ -156,7 +202,7 @@ fn put_commit(space: &GuestSpace, random: &mut Random, address: u64) {
     _ = space.write(address, commit);
 }
 
-fn border_of(space: &Arc<GuestSpace>, disk: File, wire: OwnedFd, stream: OwnedFd) -> Border {
+fn border_of(space: &Arc<GuestSpace>, disk: File, [wire, stream, tap]: [OwnedFd; 3]) -> Border {
     let block = BlockDevice::new("disk", disk, 512).unwrap();
     let net = |name, fd, framing| {
         let properties = NetProperties { mac: [2; 6], mtu: 1500 };
@@ -164,7 +210,8 @@ fn border_of(space: &Arc<GuestSpace>, disk: File, wire: OwnedFd, stream: OwnedFd
     };
     let lan = net("lan", wire, Framing::Packets);
     let passt = net("passt", stream, Framing::Stream);
-    let devices = Devices::new(vec![None, Some(Device::Block(block)), lan, passt]);
+    let tap = net("tap", tap, Framing::Headers { offload: false });
+    let devices = Devices::new(vec![None, Some(Device::Block(block)), lan, passt, tap]);
     let null = File::options().write(true).open("/dev/null").unwrap();
     Border::new(
         Arc::clone(space),
@@ -194,9 +241,14 @@ fn no_guest_gets_the_better_of_the_border() {
     let space = Arc::new(space);
     let disk = tempfile::tempfile().unwrap();
     disk.set_len(DISK).unwrap();
-    let (ours, theirs) = UnixDatagram::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    theirs.set_nonblocking(true).unwrap();
+    let datagrams = || {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (ours, theirs)
+    };
+    let (ours, theirs) = datagrams();
+    let (kernel, tap) = datagrams();
     // Both ends stay here, so that the other end's misbehaviour does not end the device for good.
     let streams = || {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -206,9 +258,15 @@ fn no_guest_gets_the_better_of_the_border() {
     };
     let (mut peer, passt) = streams();
     let disk_of = || disk.try_clone().unwrap();
-    let wire_of = || theirs.try_clone().unwrap();
-    let mut border = border_of(&space, disk_of(), wire_of().into(), passt.into());
+    let border_with = |passt: UnixStream| {
+        let wires =
+            [theirs.try_clone().unwrap().into(), passt.into(), tap.try_clone().unwrap().into()];
+        border_of(&space, disk_of(), wires)
+    };
+    let mut border = border_with(passt);
     let mut frame = [0; 2048];
+    let mut packet = vec![0; 100_000];
+    let mut merged = 0_u64;
     let (mut resumed, mut halted, mut misused) = (0_u64, 0_u64, 0_u64);
     let (mut sent, mut received) = (0_u64, 0_u64);
 
@@ -217,7 +275,7 @@ fn no_guest_gets_the_better_of_the_border() {
             // A stream whose peer sent what is no frame is gone for good; the next guest has a new one.
             let (ours, theirs) = streams();
             peer = ours;
-            border = border_of(&space, disk_of(), wire_of().into(), theirs.into());
+            border = border_with(theirs);
         }
         let mut address = random.number();
         let mut structure = [0; 5].map(|_: u64| random.number());
@@ -247,7 +305,13 @@ fn no_guest_gets_the_better_of_the_border() {
             if random.below(8) != 0 {
                 address = WRITABLE.start + random.below(0x1000) * 8;
             }
-            put_exchange(&space, &mut random, address);
+            match random.below(4) {
+                0 => {
+                    address = WRITABLE.start + random.below(0x1000) * 8;
+                    put_segments(&space, &mut random, address);
+                }
+                _ => put_exchange(&space, &mut random, address),
+            }
         }
         match border.call(call, address) {
             Ok(Outcome::Resume) => {
@@ -266,6 +330,26 @@ fn no_guest_gets_the_better_of_the_border() {
             _ = ours.send(&frame[..random.below(2048) as usize]);
         }
         while ours.recv(&mut frame).is_ok() {}
+        while let Ok(len) = kernel.recv(&mut packet) {
+            assert!((24..=10 + 14 + 65_535 + 4).contains(&len), "{len}");
+            let size = usize::from(u16::from_le_bytes([packet[4], packet[5]]));
+            assert_eq!(size > 0, packet[1] != 0);
+            merged += u64::from(size > 0);
+            assert!(
+                size == 0 || usize::from(packet[2]) + size < len - 10,
+                "one segment is no merging"
+            );
+        }
+        if random.below(8) == 0 {
+            // The host's kernel would not; the cutting must bear it anyway.
+            let len = 10 + random.below(3000) as usize;
+            packet[..len].iter_mut().for_each(|byte| *byte = random.next() as u8);
+            packet[1] = random.below(6) as u8;
+            packet[22..25].copy_from_slice(&[8, 0, 0x45]);
+            packet[26..28].copy_from_slice(&((len as u16).wrapping_sub(24)).to_be_bytes());
+            (packet[30], packet[31], packet[33]) = (0, 0, 6);
+            _ = kernel.send(&packet[..len]);
+        }
         let len = random.below(100) as usize;
         match random.below(16) {
             0 => {
@@ -279,7 +363,7 @@ fn no_guest_gets_the_better_of_the_border() {
     }
 
     println!("{resumed} calls served, {misused} refused; {sent} frames sent, {received} received");
-    assert!(sent > 0 && received > 0);
+    assert!(sent > 0 && received > 0 && merged > 0);
     assert!(resumed > 0 && halted > 0 && misused > 0, "{resumed} {halted} {misused}");
     assert_eq!(disk.metadata().unwrap().len(), DISK);
     for range in [0..READ_ONLY.start, READ_ONLY, HOLE] {

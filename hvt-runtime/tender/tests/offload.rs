@@ -72,18 +72,23 @@ struct Play {
 
 impl Play {
     fn new() -> Self {
+        Self::with(true)
+    }
+
+    /// A guest on the TAP, which the user trusts or not.
+    fn with(offload: bool) -> Self {
         let mut space = GuestSpace::new(MmapRegion::new(SIZE as usize).unwrap(), 0);
         space.permit(vec![Permission { addresses: 0x1000..SIZE, write: true }]);
         let space = Arc::new(space);
         let attach = NetAttach::Interface("tap0".into());
-        let option = NetOption { attach, mac: None, offload: true, mtu: None, pcap: None };
+        let option = NetOption { attach, mac: None, offload, mtu: None, pcap: None };
         let net = tap::attach("lan", &option, true).unwrap();
-        assert!(net.has_offload());
+        assert_eq!(net.has_offload(), offload);
         // Until the kernel has noticed that somebody is attached it drops what it would send.
         let up = "until ip link show tap0 | grep -q 'state UP'; do sleep 0.01; done";
         assert!(Command::new("sh").args(["-c", up]).status().unwrap().success());
         let devices = Arc::new(Devices::new(vec![None, Some(Device::Net(net))]));
-        assert_eq!(devices.offload_set(), 0b10);
+        assert_eq!(devices.offload_set(), if offload { 0b10 } else { 0 });
         let null = File::options().write(true).open("/dev/null").unwrap();
         let (console, never) = (Console::new(null.into()), Shutdown::never().unwrap());
         let border = Border::new(Arc::clone(&space), devices, console, never, FEATURE_EXCHANGE);
@@ -231,6 +236,75 @@ fn segments_stay_together_in_both_directions() {
         }
         assert!(longest > 1514, "no segments came together");
         drop(listener.join().unwrap());
+    });
+}
+
+/// Without trust the guest sends and gets plain frames, and the kernel nevertheless gets and gives many as one.
+#[test]
+fn the_tender_merges_and_cuts_for_a_guest_without_trust() {
+    in_namespace(|| {
+        let mut play = Play::with(false);
+        // As above: one RST acknowledges what came as one; segments for themselves would get one each.
+        let count = 20_u32;
+        for i in 0..count {
+            let mut tcp = [5000_u16, 81].map(u16::to_be_bytes).concat();
+            tcp.extend((1 + i * 1000).to_be_bytes());
+            tcp.extend([0, 0, 0, 9, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+            tcp.extend([0x5a; 1000]);
+            let mut bytes = packet(TCP, tcp, 16);
+            let check = !(sum(&bytes[34..]) as u16);
+            bytes[50..52].copy_from_slice(&check.to_be_bytes());
+            let at = FRAME + u64::from(i) * 2048;
+            play.space.loader_slice(at, bytes.len() as u64).unwrap().copy_from(&bytes);
+            let len = bytes.len() as u32;
+            let frame = Frame { data: at, len, handle: 1, ..Frame::default() };
+            play.space.write(OUT + u64::from(i) * size_of::<Frame>() as u64, frame).unwrap();
+        }
+        let done = play.exchange(Exchange { send_count: count, ..Exchange::default() });
+        assert_eq!((done.ret, done.sent), (RESULT_OK, count));
+        let (reset, _) = play.receive(TCP);
+        assert_eq!(reset[34 + 13] & 4, 4, "RST");
+        // RFC 9293, section 3.10.7.1: it has the number that the segments, which carry an ACK, expect.
+        assert_eq!(reset[34 + 4..34 + 8], 9_u32.to_be_bytes());
+
+        let sender = std::thread::spawn(|| {
+            let mut stream = TcpStream::connect("10.0.0.2:80").unwrap();
+            stream.write_all(&[7; 14_000]).unwrap();
+            stream
+        });
+        // No second RST comes before the SYN.
+        let (syn, _) = play.receive(TCP);
+        assert_eq!(syn[34 + 13], 2, "SYN");
+        let sequence = u32::from_be_bytes(syn[38..42].try_into().unwrap());
+        let mut answer = 80_u16.to_be_bytes().to_vec();
+        answer.extend(&syn[34..36]);
+        answer.extend([0, 0, 0, 9]);
+        answer.extend((sequence + 1).to_be_bytes());
+        answer.extend([0x60, 0x12, 0xff, 0xff, 0, 0, 0, 0, 2, 4, 0x05, 0xb4]);
+        let mut answer = packet(TCP, answer, 16);
+        let check = !(sum(&answer[34..]) as u16);
+        answer[50..52].copy_from_slice(&check.to_be_bytes());
+        play.send(&answer, Offload::default());
+        let mut payload = 0;
+        while payload < 14_000 {
+            let (bytes, offload) = play.receive(TCP);
+            assert_eq!(offload, Offload::default());
+            assert!(bytes.len() <= 1514);
+            let len = bytes.len() - 14;
+            assert_eq!(sum(&bytes[14..34]), 0xffff, "IP's checksum");
+            let mut pseudo = bytes[26..34].to_vec();
+            pseudo.extend([0, TCP]);
+            pseudo.extend((len as u16 - 20).to_be_bytes());
+            pseudo.extend(&bytes[34..]);
+            assert_eq!(sum(&pseudo), 0xffff, "TCP's checksum");
+            let begins = u32::from_be_bytes(bytes[38..42].try_into().unwrap());
+            if len > 40 {
+                assert_eq!(begins, sequence + 1 + payload as u32, "in order");
+                assert!(bytes[54..].iter().all(|byte| *byte == 7));
+            }
+            payload += len - 40;
+        }
+        drop(sender.join().unwrap());
     });
 }
 

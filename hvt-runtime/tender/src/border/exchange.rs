@@ -9,8 +9,12 @@ use hvt_abi::exchange::{Exchange, Frame, MAX_FRAMES, Offload};
 use hvt_abi::extension::POLL_SHUTDOWN;
 use hvt_abi::hypercall::{RESULT_INVALID, RESULT_OK};
 
+use vm_memory::VolatileSlice;
+
 use super::wait::Wanted;
 use super::{Border, Misuse, buffer, structure};
+use crate::device::merge::Merge;
+use crate::device::net::NetDevice;
 use crate::memory::PointerFault;
 
 const CALL: &str = "exchange";
@@ -52,28 +56,64 @@ impl Border {
     fn send_frames(&self, start: u64, count: u32) -> Result<u32, Misuse> {
         let mut sent = 0;
         let mut touched = 0_u64;
+        let mut train: Option<Train<'_>> = None;
         for i in 0..u64::from(count) {
             let at = start + i * FRAME_SIZE;
-            let mut frame: Frame = self.space.read(at).map_err(array)?;
-            let status = match self.devices.net(frame.handle.into()) {
-                None => RESULT_INVALID,
-                Some(net) => {
-                    let bytes = self.space.readable(frame.data, frame.len.into());
-                    touched |= 1 << frame.handle;
-                    net.send(&bytes.map_err(buffer(CALL))?, &frame.offload)
-                }
+            let frame: Frame = self.space.read(at).map_err(array)?;
+            let Some(net) = self.devices.net(frame.handle.into()) else {
+                sent += self.send_train(train.take())?;
+                self.refuse(at, frame, RESULT_INVALID)?;
+                continue;
             };
-            if status == RESULT_OK {
-                sent += 1;
-            } else {
-                frame.status = code(status);
-                self.space.write(at, frame).map_err(array)?;
+            touched |= 1 << frame.handle;
+            let bytes = self.space.readable(frame.data, frame.len.into()).map_err(buffer(CALL))?;
+            if let Some(merge) = net.mergeable(&bytes, &frame.offload) {
+                let follows = train.as_mut().is_some_and(|train| {
+                    train.handle == frame.handle && train.merge.append(&merge)
+                });
+                if !follows {
+                    let handle = frame.handle;
+                    let next = Train { net, handle, merge, frames: Vec::new(), bytes: Vec::new() };
+                    sent += self.send_train(train.replace(next))?;
+                }
+                if let Some(train) = &mut train {
+                    train.frames.push((at, frame));
+                    train.bytes.push(bytes);
+                }
+                continue;
+            }
+            sent += self.send_train(train.take())?;
+            match net.send(&bytes, &frame.offload) {
+                RESULT_OK => sent += 1,
+                status => self.refuse(at, frame, status)?,
             }
         }
+        sent += self.send_train(train)?;
         for (_, net) in self.devices.nets().filter(|(handle, _)| touched >> handle & 1 == 1) {
             net.flush();
         }
         Ok(sent)
+    }
+
+    /// Sends what was gathered. How many frames were sent.
+    fn send_train(&self, train: Option<Train<'_>>) -> Result<u32, Misuse> {
+        let Some(Train { net, merge, frames, bytes, .. }) = train else { return Ok(0) };
+        let status = match &bytes[..] {
+            [alone] => net.send(alone, &Offload::default()),
+            _ => net.send_merged(&bytes, merge),
+        };
+        if status == RESULT_OK {
+            return Ok(u32::try_from(frames.len()).unwrap_or(u32::MAX));
+        }
+        for (at, frame) in frames {
+            self.refuse(at, frame, status)?;
+        }
+        Ok(0)
+    }
+
+    fn refuse(&self, at: u64, mut frame: Frame, status: i32) -> Result<(), Misuse> {
+        frame.status = code(status);
+        self.space.write(at, frame).map_err(array)
     }
 
     /// Fills rooms with frames of these devices, one of each in turn. How many rooms were filled, and the devices that
@@ -106,6 +146,16 @@ impl Border {
         self.next_receive = handle;
         Ok((received, ready))
     }
+}
+
+/// Frames that follow each other in the array and go to the host as one.
+struct Train<'a> {
+    net: &'a NetDevice,
+    handle: u16,
+    merge: Merge,
+    /// Where each is described, and how.
+    frames: Vec<(u64, Frame)>,
+    bytes: Vec<VolatileSlice<'a>>,
 }
 
 /// The next bit that is set, by number, after this one and then from the start.

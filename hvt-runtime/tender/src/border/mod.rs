@@ -115,6 +115,11 @@ impl Border {
         Self { space, devices, console, shutdown, features, waiter, next_receive, counters }
     }
 
+    /// Looks for frames for at most so long before it sleeps; not at all without this call.
+    pub fn look_for(&mut self, most: Duration) {
+        self.waiter.look_for(most);
+    }
+
     /// What was counted so far.
     pub fn counters(&mut self) -> &mut Counters {
         &mut self.counters

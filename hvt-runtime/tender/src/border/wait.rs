@@ -17,11 +17,34 @@ pub(super) struct Wanted {
     pub(super) writable: u64,
 }
 
+/// The shortest look that is worth it.
+const LOOK_LEAST: Duration = Duration::from_micros(10);
+
+/// How long to look again and again before sleeping. Falling asleep and being woken takes longer than most answers of a
+/// neighbour on the same host; a look in vain costs the processor. So looks grow while waits end within the most that a
+/// look may take, and stop after a wait that took longer: an idle guest costs nothing.
+#[derive(Debug)]
+struct Look {
+    most: Duration,
+    length: Duration,
+}
+
+impl Look {
+    fn learn(&mut self, waited: Duration) {
+        if waited > self.most {
+            self.length = Duration::ZERO;
+        } else if waited > self.length {
+            self.length = (2 * self.length).max(LOOK_LEAST).min(self.most);
+        }
+    }
+}
+
 /// One entry for each network device, by `handles`, and one for the host's event at the end.
 #[derive(Debug)]
 pub(super) struct Waiter {
     handles: Vec<usize>,
     set: Vec<libc::pollfd>,
+    look: Look,
 }
 
 impl Waiter {
@@ -31,7 +54,13 @@ impl Waiter {
         let mut set: Vec<_> =
             devices.nets().map(|(_, net)| watch(net.as_fd().as_raw_fd())).collect();
         set.push(watch(requests.as_fd().as_raw_fd()));
-        Self { handles, set }
+        let look = Look { most: Duration::ZERO, length: Duration::ZERO };
+        Self { handles, set, look }
+    }
+
+    /// Looks for at most so long before sleeping.
+    pub(super) fn look_for(&mut self, most: Duration) {
+        self.look = Look { most, length: Duration::ZERO };
     }
 
     /// Waits; the answer has a bit for each readable device that is wanted, and [`POLL_SHUTDOWN`] when the guest is to be
@@ -52,7 +81,7 @@ impl Waiter {
                 0 => timeout.saturating_sub(start.elapsed()),
                 _ => Duration::ZERO,
             };
-            let events = ppoll(&mut self.set, left);
+            let events = self.poll(left);
             let (found, writable) = self.evaluate(devices, wanted);
             ready |= found;
             if self.set.last().is_some_and(|event| event.revents != 0) {
@@ -68,6 +97,24 @@ impl Waiter {
                 return ready;
             }
         }
+    }
+
+    /// Waits for events, awake at first.
+    fn poll(&mut self, timeout: Duration) -> i32 {
+        if timeout.is_zero() || self.look.most.is_zero() {
+            return ppoll(&mut self.set, timeout);
+        }
+        let start = Instant::now();
+        let awake = self.look.length.min(timeout);
+        let mut events = 0;
+        while events == 0 && start.elapsed() < awake {
+            events = ppoll(&mut self.set, Duration::ZERO);
+        }
+        if events == 0 {
+            events = ppoll(&mut self.set, timeout.saturating_sub(start.elapsed()));
+        }
+        self.look.learn(start.elapsed());
+        events
     }
 
     /// Says what to wait for. The answer has a bit for each device whose frame is here already.
@@ -125,4 +172,24 @@ fn ppoll(set: &mut [libc::pollfd], timeout: Duration) -> i32 {
     let len = set.len() as libc::nfds_t;
     // SAFETY: the pointer and the length are those of one slice that is borrowed for the call; the time lives as long.
     unsafe { libc::ppoll(set.as_mut_ptr(), len, &raw const time, std::ptr::null()) }.max(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_grow_while_they_pay_and_end_with_a_long_wait() {
+        let micros = Duration::from_micros;
+        let mut look = Look { most: micros(50), length: Duration::ZERO };
+        let mut lengths = Vec::new();
+        for waited in [30, 30, 30, 45, 45, 45, 51, 51, 8] {
+            look.learn(micros(waited));
+            lengths.push(look.length.as_micros());
+        }
+        assert_eq!(lengths, [10, 20, 40, 50, 50, 50, 0, 0, 10]);
+        let mut off = Look { most: Duration::ZERO, length: Duration::ZERO };
+        off.learn(micros(1));
+        assert!(off.length.is_zero());
+    }
 }

@@ -6,10 +6,13 @@
 
 pub mod block;
 pub mod console;
+pub(crate) mod merge;
 pub mod net;
 pub mod offload;
 pub mod pcap;
 pub mod ring;
+mod segment;
+mod split;
 mod stream;
 pub mod tap;
 pub mod transfer;

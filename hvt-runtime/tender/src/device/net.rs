@@ -10,10 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hvt_abi::exchange::{MAX_FRAME_LEN, Offload};
 use hvt_abi::hypercall::{RESULT_AGAIN, RESULT_INVALID, RESULT_OK, RESULT_UNSPECIFIED};
 use hvt_abi::manifest::NetProperties;
-use vm_memory::VolatileSlice;
+use vm_memory::{Bytes, VolatileSlice};
 
+use super::merge::Merge;
 use super::offload::{self, Header};
 use super::pcap::Pcap;
+use super::segment::HEADERS_MAX;
+use super::split::Inbox;
 use super::stream::FrameStream;
 use super::{Complaint, transfer};
 
@@ -25,9 +28,10 @@ pub const MIN_FRAME: u64 = 14;
 pub enum Framing {
     /// One frame is one read or write.
     Packets,
-    /// The same, with a [`Header`] before each frame; whether the guest may use it.
+    /// The same, with a [`Header`] before each frame.
     Headers {
-        /// Whether the host is trusted with checksums and segments.
+        /// Whether the guest gets and gives the headers, which takes trust; else they stay here, and the guest's frames are
+        /// merged ([`super::merge`]) and the host's cut ([`super::split`]).
         offload: bool,
     },
     /// A stream of frames with their lengths.
@@ -43,6 +47,8 @@ pub struct NetDevice {
     framing: Framing,
     /// Unused unless the framing is [`Framing::Stream`].
     stream: Mutex<FrameStream>,
+    /// Unused unless the framing is [`Framing::Headers`] without offload.
+    inbox: Mutex<Inbox>,
     /// The other end is gone: nothing will ever come, and waiting for it would return at once.
     gone: AtomicBool,
     pcap: Option<Mutex<Pcap>>,
@@ -92,6 +98,7 @@ impl NetDevice {
             properties,
             framing,
             stream: Mutex::default(),
+            inbox: Mutex::default(),
             gone: AtomicBool::new(false),
             pcap: pcap.map(Mutex::new),
             complaint: Complaint::about("network device", name),
@@ -130,11 +137,43 @@ impl NetDevice {
     /// On a stream the frame may lie here until [`NetDevice::flush`].
     pub fn send(&self, frame: &VolatileSlice<'_>, offload: &Offload) -> i32 {
         let code = self.try_send(frame, offload);
+        self.tally(code, frame);
+        code
+    }
+
+    /// Counts and records a frame that was sent, or not.
+    fn tally(&self, code: i32, frame: &VolatileSlice<'_>) {
         if code == RESULT_OK {
             count(&self.traffic.sent, &self.traffic.sent_bytes, frame.len());
             self.record(frame, frame.len());
         } else {
             self.traffic.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What begins with this frame, if the device takes segments of one stream together.
+    pub(crate) fn mergeable(&self, frame: &VolatileSlice<'_>, offload: &Offload) -> Option<Merge> {
+        if self.framing != (Framing::Headers { offload: false }) || *offload != Offload::default() {
+            return None;
+        }
+        let mut first = [0; HEADERS_MAX];
+        let len = frame.len().min(HEADERS_MAX);
+        frame.read_slice(&mut first[..len], 0).ok()?;
+        Merge::begin(&first[..len], frame.len())
+    }
+
+    /// Sends frames that were merged. The answer, a result code of the ABI, is that of each.
+    pub(crate) fn send_merged(&self, frames: &[VolatileSlice<'_>], merge: Merge) -> i32 {
+        let skip = merge.header_len();
+        let (offload, headers) = merge.finish();
+        let len = frames.iter().map(|frame| frame.len().saturating_sub(skip) as u64).sum::<u64>();
+        let Some(header) = offload::header(&offload, len + skip as u64) else {
+            return RESULT_INVALID;
+        };
+        let beginnings = [&header[..], headers.bytes()];
+        let code = self.code(transfer::write_parts(self.fd.as_fd(), beginnings, frames, skip));
+        for frame in frames {
+            self.tally(code, frame);
         }
         code
     }
@@ -156,6 +195,10 @@ impl NetDevice {
             Framing::Stream if self.stream().push(frame) => return RESULT_OK,
             Framing::Stream => return RESULT_AGAIN,
         };
+        self.code(sent)
+    }
+
+    fn code(&self, sent: io::Result<usize>) -> i32 {
         match sent {
             Ok(_) => RESULT_OK,
             Err(error) => match error.raw_os_error() {
@@ -189,7 +232,11 @@ impl NetDevice {
     /// Whether a frame was read already, so that waiting for the descriptor would be wrong.
     #[must_use]
     pub fn has_frame(&self) -> bool {
-        self.framing == Framing::Stream && !self.is_gone() && self.stream().is_decided()
+        match self.framing {
+            Framing::Stream => !self.is_gone() && self.stream().is_decided(),
+            Framing::Headers { offload: false } => self.inbox().has_frame(),
+            _ => false,
+        }
     }
 
     /// The descriptor is readable: whether that is a frame. On a stream it may be a part of one, which is read.
@@ -212,7 +259,8 @@ impl NetDevice {
         let received = match self.framing {
             Framing::Stream => self.stream().pop(self.fd.as_fd(), room),
             Framing::Packets => self.receive_packet(room, &mut []).map(Some),
-            Framing::Headers { .. } => {
+            Framing::Headers { offload: false } => self.inbox().receive(self.fd.as_fd(), room),
+            Framing::Headers { offload: true } => {
                 let mut header = Header::default();
                 let received = self.receive_packet(room, &mut header);
                 let offload = offload::from_header(&header);
@@ -281,6 +329,10 @@ impl NetDevice {
 
     fn stream(&self) -> MutexGuard<'_, FrameStream> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn record(&self, frame: &VolatileSlice<'_>, len: usize) {

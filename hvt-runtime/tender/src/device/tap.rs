@@ -110,8 +110,7 @@ fn by_name(interface: &str, offload: bool) -> Result<Link, String> {
         .map_err(|e| format!("/dev/net/tun: {e}"))?;
     let tun = OwnedFd::from(tun);
     let mut request = Request::new(interface)?;
-    let header = if offload { libc::IFF_VNET_HDR } else { 0 };
-    request.set_flags(libc::IFF_TAP | libc::IFF_NO_PI | header);
+    request.set_flags(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR);
     if let Err(error) = request.ask(&tun, libc::TUNSETIFF) {
         return Err(match error.raw_os_error() {
             Some(libc::EBUSY) => format!("{interface} is in use by another process"),
@@ -125,13 +124,13 @@ fn by_name(interface: &str, offload: bool) -> Result<Link, String> {
             _ => format!("{interface}: {error}"),
         });
     }
-    let framing = if offload { Framing::Headers { offload } } else { Framing::Packets };
+    let framing = Framing::Headers { offload };
     set_offload(&tun, framing).map_err(|e| format!("{interface}: offload: {e}"))?;
     Ok(Link { mtu: Some(mtu(&socket, interface)?), fd: tun, framing })
 }
 
-/// Tells the kernel what the guest takes: plain frames, or, with a header that describes them, also such without a
-/// checksum and TCP segments longer than the MTU.
+/// Tells the kernel what is taken: plain frames, or, with a header that describes them, also such without a checksum and
+/// TCP segments longer than the MTU. Without trust they are cut here.
 fn set_offload(tun: &OwnedFd, framing: Framing) -> io::Result<()> {
     let done = |result| match result {
         -1 => Err(io::Error::last_os_error()),
@@ -144,9 +143,7 @@ fn set_offload(tun: &OwnedFd, framing: Framing) -> io::Result<()> {
         done(unsafe { libc::ioctl(tun.as_raw_fd(), request, &raw const size) })?;
     }
     let taken = match framing {
-        Framing::Headers { offload: true } => {
-            libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6
-        }
+        Framing::Headers { .. } => libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6,
         _ => 0,
     };
     // SAFETY: the descriptor is open; the request takes a number and no memory.

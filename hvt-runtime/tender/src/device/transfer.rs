@@ -45,6 +45,50 @@ pub fn read_packet(
     }
 }
 
+/// Reads one packet into the tender's own memory: its first bytes into `header`, all of which must be there, the rest into
+/// `bytes`, which must have room for all of it. How long the rest is.
+///
+/// # Errors
+/// As [`read_packet`].
+pub fn read_packet_here(
+    fd: BorrowedFd<'_>,
+    header: &mut [u8],
+    bytes: &mut [u8],
+) -> io::Result<usize> {
+    let part = |b: &mut [u8]| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() };
+    let parts = [part(header), part(bytes)];
+    // SAFETY: two parts are passed, both borrowed exclusively for the call.
+    let got = repeat(|| unsafe { libc::readv(fd.as_raw_fd(), parts.as_ptr(), 2) })?;
+    match got.checked_sub(header.len()) {
+        None | Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Some(len) => Ok(len),
+    }
+}
+
+/// Writes one packet: the beginnings, then what each slice has from byte `skip` on. At most 1,000 slices.
+///
+/// # Errors
+/// What the host says, except that an interrupted call is repeated.
+pub fn write_parts(
+    fd: BorrowedFd<'_>,
+    beginnings: [&[u8]; 2],
+    slices: &[VolatileSlice<'_>],
+    skip: usize,
+) -> io::Result<usize> {
+    let guards: Vec<_> = slices.iter().map(VolatileSlice::ptr_guard).collect();
+    let part =
+        |start: *const u8, len| libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len };
+    let mut parts: Vec<_> = beginnings.iter().map(|b| part(b.as_ptr(), b.len())).collect();
+    parts.extend(slices.iter().zip(&guards).map(|(slice, guard)| {
+        let skip = skip.min(slice.len());
+        part(guard.as_ptr().wrapping_add(skip), slice.len() - skip)
+    }));
+    let count = libc::c_int::try_from(parts.len()).unwrap_or(0);
+    // SAFETY: `count` parts are passed, which are only read: the beginnings, which are borrowed, and ends of the slices,
+    // none of which begins behind its slice, whose bytes the guards keep mapped and readable for the call.
+    repeat(|| unsafe { libc::writev(fd.as_raw_fd(), parts.as_ptr(), count) })
+}
+
 /// Writes one packet: the header, then the slice.
 ///
 /// # Errors
