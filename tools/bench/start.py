@@ -25,20 +25,23 @@ MEMORIES = [64, 4096]
 
 
 def own_memory_kib(pid, mib):
-    """Resident memory of a tender without its guest's: the mapping of the guest's size, or in a process what lies below
-    4 GiB. Also the part of it that no file is behind, which is this process's alone."""
-    resident, anonymous, counts = 0, 0, True
+    """Resident memory of a tender without its guest's: neighbouring mappings without a file that have the guest's size
+    together, or in a process what lies below 4 GiB. Also the part of it that no file is behind, which is this process's
+    alone."""
+    runs, end = [], None
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
         field, _, value = line.partition(":")
-        if field in ("Rss", "Anonymous"):
-            if counts:
-                kib = int(value.split()[0])
-                resident += kib if field == "Rss" else 0
-                anonymous += kib if field == "Anonymous" else 0
+        if field in ("Size", "Rss", "Anonymous"):
+            runs[-1][field] += int(value.split()[0])
         elif "-" in field.split(" ")[0]:
-            start, end = (int(part, 16) for part in field.split(" ")[0].split("-"))
-            counts = end - start < mib << 20 and end > 1 << 32
-    return resident, anonymous
+            plain = len(line.split()) < 6
+            start, stop = (int(part, 16) for part in line.split()[0].split("-"))
+            if not plain or start != end:
+                runs.append({"Size": 0, "Rss": 0, "Anonymous": 0, "end": 0})
+            runs[-1]["end"] = stop
+            end = stop if plain else None
+    own = [run for run in runs if run["Size"] < mib << 10 and run["end"] > 1 << 32]
+    return sum(run["Rss"] for run in own), sum(run["Anonymous"] for run in own)
 
 
 def start(command, mib=None):

@@ -46,22 +46,28 @@ fn the_tenders_own_memory_is_small() {
     }
 }
 
-/// KiB of a field over all mappings but those of the guest's size, and over those.
+/// KiB of a field over all mappings but the guest's, and over the guest's. Those are neighbours without a file that have the
+/// guest's size together: not all of it may get large pages.
 fn sum(maps: &str, field: &str, guest_kib: u64) -> (u64, u64) {
-    let (mut own, mut guest, mut size) = (0, 0, 0);
+    // Size and field of each run of neighbours, and where it ends.
+    let mut runs: Vec<(u64, u64, &str)> = Vec::new();
     for line in maps.lines() {
-        let kib = |name: &str| -> Option<u64> {
-            line.strip_prefix(name)?.trim().trim_end_matches(" kB").parse().ok()
-        };
-        if let Some(kib) = kib("Size:") {
-            size = kib;
-        }
-        if let Some(kib) = kib(field) {
-            // Neighbouring anonymous mappings may be joined with it.
-            let total = if size >= guest_kib { &mut guest } else { &mut own };
-            *total += kib;
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        let value = || line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+        if let Some((start, end)) = first.split_once('-').filter(|_| !first.ends_with(':')) {
+            let plain = words.nth(4).is_none();
+            match runs.last_mut() {
+                Some(last) if plain && last.2 == start => last.2 = end,
+                _ => runs.push((0, 0, if plain { end } else { "" })),
+            }
+        } else if let (Some(last), Some(kib)) = (runs.last_mut(), value()) {
+            last.0 += if first == "Size:" { kib } else { 0 };
+            last.1 += if first == field { kib } else { 0 };
         }
     }
-    assert!(guest > 0, "the guest's memory is not found:\n{maps}");
-    (own, guest)
+    let (guests, own): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.0 >= guest_kib);
+    assert!(!guests.is_empty(), "the guest's memory is not found:\n{maps}");
+    let total = |runs: Vec<(u64, u64, &str)>| runs.iter().map(|run| run.1).sum();
+    (total(own), total(guests))
 }
