@@ -176,8 +176,8 @@ pub(super) fn guarded_stack_size() -> Option<usize> {
 pub(super) fn census() -> (usize, usize) {
     MACHINE.with(|machine| {
         let alive = machine.threads.iter().filter(|thread| !thread.is_null());
-        // SAFETY: the others of the table live.
         alive.fold((0, 0), |(count, bytes), &thread| {
+            // SAFETY: who is in the table lives.
             (count + 1, bytes + unsafe { (*thread).stack_range.1 })
         })
     })
