@@ -50,6 +50,8 @@ VANISHING = range(100, 250)
 # How long after the last client the gateway may still hold something: probes of vanished clients, then the stack's
 # limits for unacknowledged data and for closing.
 REST = 420
+# The kernel sends unacknowledged data again for a quarter of an hour (tcp_retries2).
+REST_OF_PROCESS = 1200
 # A run that is shorter says nothing about memory.
 WARM = 600
 
@@ -234,6 +236,7 @@ class Soak:
     def rest(self, base):
         """Waits until nothing moves any more, or is back at the base; the last sample, and how long that took."""
         begin, before = time.monotonic(), None
+        most = REST_OF_PROCESS if self.system.name == "process" else REST
         while True:
             row = self.sample()
             row["rest_seconds"] = round(time.monotonic() - begin, 1)
@@ -242,7 +245,7 @@ class Soak:
                 if numbers == before or time.monotonic() - begin > 90:
                     return row
                 before = numbers
-            elif not left_behind(base, row) or time.monotonic() - begin > REST:
+            elif not left_behind(base, row) or time.monotonic() - begin > most:
                 return row
             time.sleep(5)
 
