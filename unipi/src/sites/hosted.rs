@@ -287,8 +287,7 @@ impl Hosted {
     /// Ends it: a deploy that is under way is waited for, and none comes after it.
     pub(super) async fn close(&self) {
         self.closed.send_replace(true);
-        let compressing = self.compressing.lock().unwrap_or_else(PoisonError::into_inner).take();
-        compressing.inspect(AbortHandle::abort);
+        self.stop_compressing();
         drop(self.deploying.lock().await);
     }
 
@@ -318,6 +317,7 @@ impl Hosted {
 
     /// Lets go of the variants that only sites out of use have: they are half a site's size, and made again quickly.
     async fn tidy(&self) {
+        self.stop_compressing();
         let Some(current) = self.generations.current() else { return };
         let (mut live, mut pace) = (HashSet::new(), Pace::default());
         for (_, page) in current.site.pages() {
@@ -354,10 +354,17 @@ impl Hosted {
                 }
             }
         });
-        let mut slot = self.compressing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = slot.replace(work.abort_handle()) {
-            before.abort();
-        }
+        self.stop_compressing();
+        *self.compressing() = Some(work.abort_handle());
+    }
+
+    fn stop_compressing(&self) {
+        let work = self.compressing().take();
+        work.inspect(AbortHandle::abort);
+    }
+
+    fn compressing(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.compressing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failure_slot(&self) -> MutexGuard<'_, Option<String>> {
