@@ -11,12 +11,7 @@ use hvt_abi::hypercall::POLL;
 use support::*;
 
 fn able() -> bool {
-    let there = Command::new("gdb").arg("--version").output().is_ok();
-    if !there {
-        assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"), "gdb is missing");
-        eprintln!("gdb is missing: this test did not run");
-    }
-    there && kvm()
+    needs(Command::new("gdb").arg("--version").output().is_ok(), "gdb is missing") && kvm()
 }
 
 /// Runs a guest and gdb with these commands; what gdb printed, and how the guest ended.

@@ -1,12 +1,11 @@
 //! `tools/net-setup` in a namespace of its own, with a neighbour namespace for the outside and one for a guest's place
 //! (needs root and the commands `ip` and `nft`; python3 and curl talk through it).
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
 use std::process::{Command, Output};
 
-use hvt_abi::hypercall::{NET_READ, NET_WRITE, POLL, PUTS};
 use hvt_abi::manifest::NET_BASIC;
 use support::*;
 
@@ -22,28 +21,17 @@ fn able() -> bool {
             .args(["--net", "/bin/sh", "-c", tap])
             .output()
             .is_ok_and(|output| output.status.success());
-    if !able {
-        let required = std::env::var_os("REQUIRE_PEERS").is_some_and(|v| v == "1");
-        assert!(!required, "no TAPs or no nft: root and tools/install-peers are needed");
-        eprintln!("no TAPs or no nft: this test did not run");
-    }
-    able
+    needs(able, "no TAPs or no nft: root and tools/install-peers are needed")
 }
 
-fn in_namespace(script: &str, image: &std::path::Path) -> Output {
-    Command::new("unshare")
-        .args(["--net", "bash", "-euc", script])
-        .env("SETUP", SETUP)
-        .env("HVT", env!("CARGO_BIN_EXE_hvt"))
-        .env("IMAGE", image)
-        .output()
-        .unwrap()
+fn run(script: &str, image: &std::path::Path) -> Output {
+    in_namespace(["bash", "-euc"], script, image).env("SETUP", SETUP).output().unwrap()
 }
 
 /// The outside is a namespace at the other end of a veth pair, which also has a default route through it.
 const WORLD: &str = "
-    unshare --net sleep 100 & outside=$!
-    unshare --net sleep 100 & place=$!
+    unshare --net sleep 1000 & outside=$!
+    unshare --net sleep 1000 & place=$!
     trap 'kill $outside $place' EXIT
     until [[ $(readlink /proc/$outside/ns/net) != $(readlink /proc/self/ns/net) &&
              $(readlink /proc/$place/ns/net) != $(readlink /proc/self/ns/net) ]]; do sleep 0.02; done
@@ -111,7 +99,7 @@ fn it_connects_publishes_protects_and_goes_without_a_trace() {
     );
     let folder = tempfile::tempdir().unwrap();
     let script = script.replace("$DIR", &folder.path().display().to_string());
-    let output = in_namespace(&script, folder.path());
+    let output = run(&script, folder.path());
     let text = String::from_utf8_lossy(&output.stdout);
     let expected = "ping4 yes\nping6 yes\npublished4 yes\npublished6 yes\npublished-here yes\nclosed no\ndone\n";
     assert_eq!(text, expected, "{}", String::from_utf8_lossy(&output.stderr));
@@ -122,32 +110,15 @@ fn a_guest_talks_to_its_gateway() {
     if !able() || !kvm() {
         return;
     }
-    // ARP for 10.77.0.1, as in RFC 826.
-    let mut request = vec![0xff; 6];
-    request.extend([2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    request.extend([2, 0, 0, 0, 0, 9, 10, 77, 0, 2]);
-    request.extend([0; 6]);
-    request.extend([10, 77, 0, 1]);
-    let buffer = DATA + 0x1000;
-    let guest = Guest::new()
-        .device("lan", NET_BASIC)
-        .put(buffer, &request)
-        .io(DATA, &[1, buffer, request.len() as u64, 99])
-        .put_words(DATA + 0x40, &[20_000_000_000, 0, 0])
-        .io(DATA + 0x80, &[1, buffer + 0x200, 1514, 99])
-        .put_words(DATA + 0xc0, &[buffer + 0x200, 42])
-        .call(NET_WRITE, DATA)
-        .call(POLL, DATA + 0x40)
-        .call(NET_READ, DATA + 0x80)
-        .call(PUTS, DATA + 0xc0)
-        .halt(7);
+    let request = arp_request(([2, 0, 0, 0, 0, 9], [10, 77, 0, 2]), [10, 77, 0, 1]);
+    let guest = Guest::new().device("lan", NET_BASIC).asks(&request).prints_reply(42).halt(7);
     // No multicast of the host's own, which the guest could take for the answer.
     let script = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; \
                   $SETUP --uplink=none --ipv6=none tap0 >&2; \
                   echo 0 > /proc/sys/net/ipv4/ip_forward; \
                   exec $HVT --mem=16 --net:lan=tap0 -- $IMAGE";
     let file = guest.file();
-    let output = in_namespace(script, file.path());
+    let output = run(script, file.path());
     assert_eq!(output.status.code(), Some(7), "{output:?}");
     assert_eq!(output.stdout[12..14], [8, 6]);
     assert_eq!(output.stdout[20..22], [0, 2], "an ARP reply");
@@ -182,7 +153,7 @@ fn mistakes_are_named_before_anything_is_done() {
             "ip link > /tmp/before.$$; trap 'rm /tmp/before.$$' EXIT; set +e; \
              $SETUP {arguments}; status=$?; ip link | diff /tmp/before.$$ - || status=99; exit $status"
         );
-        let output = in_namespace(&script, std::path::Path::new("/"));
+        let output = run(&script, std::path::Path::new("/"));
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(status), "{arguments}: {said}");
         assert!(said.contains(part), "{arguments}: {said}");

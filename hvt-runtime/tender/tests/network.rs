@@ -1,39 +1,25 @@
 //! TAP interfaces, in network namespaces that the test makes (needs root and the command `ip`).
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 
 use hvt_abi::extension::EXCHANGE;
-use hvt_abi::hypercall::{NET_READ, NET_WRITE, POLL, PUTS, RESULT_OK};
+use hvt_abi::hypercall::{NET_WRITE, POLL, RESULT_OK};
 use hvt_abi::manifest::NET_BASIC;
 use support::*;
 
 const AT: u64 = DATA;
-const BUFFER: u64 = DATA + 0x1000;
 
 /// Runs a script in a namespace of its own with `$HVT` and `$IMAGE`.
-fn in_namespace(image: &std::path::Path, script: &str) -> Ended {
-    let output = Command::new("unshare")
-        .args(["--net", "/bin/sh", "-ec", script])
-        .env("HVT", env!("CARGO_BIN_EXE_hvt"))
-        .env("IMAGE", image)
-        .output()
-        .unwrap();
-    Ended::from(output)
+fn run(image: &Path, script: &str) -> Ended {
+    Ended::from(in_namespace(["/bin/sh", "-ec"], script, image).output().unwrap())
 }
 
 fn able() -> bool {
-    let tap = "ip tuntap add probe mode tap";
-    let there = Command::new("unshare").args(["--net", "/bin/sh", "-c", tap]).output();
-    let there = there.is_ok_and(|output| output.status.success());
-    if !there {
-        let required = std::env::var_os("REQUIRE_PEERS").is_some_and(|v| v == "1");
-        assert!(!required, "no TAP interfaces: root and the command ip are needed");
-        eprintln!("no TAP interfaces can be made: this test did not run");
-    }
-    there && kvm()
+    taps() && kvm()
 }
 
 #[test]
@@ -50,11 +36,11 @@ fn messages_name_the_command_that_helps() {
         ("true", "@77", "descriptor 77 is not open"),
     ] {
         let script = format!("{setup}; exec $HVT --mem=16 --net:lan={option} -- $IMAGE");
-        in_namespace(file.path(), &script).is(66).says(part);
+        run(file.path(), &script).is(66).says(part);
     }
     let file = Guest::new().device("a", NET_BASIC).device("b", NET_BASIC).halt(0).file();
     let script = "exec 9</dev/null; exec $HVT --mem=16 --net:a=@9 --net:b=@9 -- $IMAGE";
-    in_namespace(file.path(), script).is(66).says("neither a TAP nor a socket");
+    run(file.path(), script).is(66).says("neither a TAP nor a socket");
 }
 
 #[test]
@@ -62,34 +48,14 @@ fn a_guest_answers_arp_on_a_tap() {
     if !able() {
         return;
     }
-    // A broadcast ARP request for 10.0.0.1 (IEEE 802.3, RFC 826) with the sender 10.0.0.2 at 02:…:09.
-    let mut request = vec![0xff; 6];
-    request.extend([2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    request.extend([2, 0, 0, 0, 0, 9, 10, 0, 0, 2]);
-    request.extend([0; 6]);
-    request.extend([10, 0, 0, 1]);
-    let guest = Guest::new()
-        .device("lan", NET_BASIC)
-        .put(BUFFER, &request)
-        .io(AT, &[1, BUFFER, request.len() as u64, 99])
-        .put_words(AT + 0x40, &[5_000_000_000, 0, 0])
-        .io(AT + 0x80, &[1, BUFFER + 0x200, 1514, 99])
-        .put_words(AT + 0xc0, &[BUFFER + 0x200, 42])
-        .call(NET_WRITE, AT)
-        .call(POLL, AT + 0x40)
-        .call(NET_READ, AT + 0x80)
-        .call(PUTS, AT + 0xc0)
-        .halt_with(AT + 0x80 + 24);
+    let request = arp_request(([2, 0, 0, 0, 0, 9], [10, 0, 0, 2]), [10, 0, 0, 1]);
+    let guest = Guest::new().device("lan", NET_BASIC).asks(&request).prints_reply(42);
+    let guest = guest.halt_with(ASKED + 24);
     let file = guest.file();
     let up = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; ip tuntap add tap0 mode tap; \
               ip addr add 10.0.0.1/24 dev tap0; ip link set tap0 address 02:00:00:00:00:01 mtu 1400 up;";
-    let output = Command::new("unshare")
-        .args(["--net", "/bin/sh", "-ec"])
-        .arg(format!("{up} exec $HVT --mem=16 --net:lan=tap0 -- $IMAGE"))
-        .env("HVT", env!("CARGO_BIN_EXE_hvt"))
-        .env("IMAGE", file.path())
-        .output()
-        .unwrap();
+    let script = format!("{up} exec $HVT --mem=16 --net:lan=tap0 -- $IMAGE");
+    let output = in_namespace(["/bin/sh", "-ec"], &script, file.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(RESULT_OK), "{output:?}");
     let reply = &output.stdout;
     assert_eq!(reply[..14], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 6], "{reply:x?}");
@@ -101,11 +67,11 @@ fn a_guest_answers_arp_on_a_tap() {
     let tells = |offset| {
         Guest::new().device("lan", NET_BASIC).copy32(entry + offset, AT).halt_with(AT).file()
     };
-    let run =
+    let script =
         format!("{up} exec $HVT --mem=16 --net:lan=tap0 --net-mac:lan=02:11:22:33:44:55 -- $IMAGE");
-    in_namespace(tells(77).path(), &run).is(0x55);
-    in_namespace(tells(78).path(), &run).is(1400 & 0xff);
-    in_namespace(tells(79).path(), &run).is(1400 >> 8);
+    run(tells(77).path(), &script).is(0x55);
+    run(tells(78).path(), &script).is(1400 & 0xff);
+    run(tells(79).path(), &script).is(1400 >> 8);
 }
 
 #[test]
@@ -115,7 +81,7 @@ fn a_link_that_goes_down_is_no_end() {
     }
     let guest = Guest::new()
         .device("lan", NET_BASIC)
-        .io(AT, &[1, BUFFER, 60, 99])
+        .io(AT, &[1, QUESTION, 60, 99])
         .print("up\n")
         .put_words(AT + 0x40, &[u64::MAX, 0, 0])
         .call(POLL, AT + 0x40)
@@ -128,14 +94,8 @@ fn a_link_that_goes_down_is_no_end() {
                   $HVT --mem=16 --net:lan=tap0 -- $IMAGE > $DIR/out & \
                   read line < $DIR/out; ip link set tap0 down; kill $!; wait $!";
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new("unshare")
-        .args(["--net", "/bin/sh", "-c", script])
-        .env("HVT", env!("CARGO_BIN_EXE_hvt"))
-        .env("IMAGE", file.path())
-        .env("DIR", folder.path())
-        .output()
-        .unwrap();
-    let ended = Ended::from(output);
+    let mut command = in_namespace(["/bin/sh", "-c"], script, file.path());
+    let ended = Ended::from(command.env("DIR", folder.path()).output().unwrap());
     ended.is(hvt_abi::hypercall::RESULT_UNSPECIFIED).says("network device lan: send");
 }
 
@@ -145,33 +105,20 @@ fn passt_carries_frames_both_ways() {
     if !able() {
         return;
     }
-    if Command::new("passt").arg("--version").output().is_err() {
-        let required = std::env::var_os("REQUIRE_PEERS").is_some_and(|v| v == "1");
-        assert!(!required, "passt is missing");
-        return eprintln!("passt is missing: this test did not run");
+    if !needs(Command::new("passt").arg("--version").output().is_ok(), "passt is missing") {
+        return;
     }
-    // ARP for the gateway 10.9.9.1 (RFC 826).
-    let mut request = vec![0xff; 6];
-    request.extend([2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    request.extend([2, 0, 0, 0, 0, 1, 10, 9, 9, 2]);
-    request.extend([0; 6]);
-    request.extend([10, 9, 9, 1]);
-    let (len, room) = (request.len() as u64, BUFFER + 0x200);
-    let guest = || Guest::new().device("lan", NET_BASIC).put(BUFFER, &request);
-    let plain = guest()
-        .io(AT, &[1, BUFFER, len, 99])
-        .put_words(AT + 0x40, &[20_000_000_000, 0, 0])
-        .io(AT + 0x80, &[1, room, 1514, 99])
-        .call(NET_WRITE, AT)
-        .call(POLL, AT + 0x40)
-        .call(NET_READ, AT + 0x80);
-    let exchange = guest()
+    let request = arp_request(([2, 0, 0, 0, 0, 1], [10, 9, 9, 2]), [10, 9, 9, 1]);
+    let plain = Guest::new().device("lan", NET_BASIC).asks(&request);
+    let exchange = Guest::new()
+        .device("lan", NET_BASIC)
+        .put(QUESTION, &request)
         .put_words(AT, &[AT + 0x100, AT + 0x140, 20_000_000_000, 0b10, 0, 0, 1 | 1 << 32])
-        .put_words(AT + 0x100, &[BUFFER, len | 1 << 32, 0, 0])
-        .put_words(AT + 0x140, &[room, 1514, 0, 0])
+        .put_words(AT + 0x100, &[QUESTION, request.len() as u64 | 1 << 32, 0, 0])
+        .put_words(AT + 0x140, &[REPLY, 1514, 0, 0])
         .call(EXCHANGE, AT);
     for guest in [plain, exchange] {
-        let file = guest.put_words(AT + 0xc0, &[room, 42]).call(PUTS, AT + 0xc0).halt(7).file();
+        let file = guest.prints_reply(42).halt(7).file();
         let folder = tempfile::Builder::new().prefix("passt").tempdir_in("/tmp").unwrap();
         // Started by root, passt becomes nobody before it makes its socket.
         let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
@@ -183,13 +130,8 @@ fn passt_carries_frames_both_ways() {
                       until test -S $DIR/socket; do sleep 0.05; kill -0 $! || exit 99; done; \
                       $HVT --mem=16 --net:lan=passt:$DIR/socket -- $IMAGE; status=$?; \
                       wait; exit $status";
-        let output = Command::new("unshare")
-            .args(["--net", "/bin/sh", "-c", script])
-            .env("HVT", env!("CARGO_BIN_EXE_hvt"))
-            .env("IMAGE", file.path())
-            .env("DIR", folder.path())
-            .output()
-            .unwrap();
+        let mut command = in_namespace(["/bin/sh", "-c"], script, file.path());
+        let output = command.env("DIR", folder.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(7), "{output:?}");
         let reply = &output.stdout;
         assert_eq!(reply[..6], [2, 0, 0, 0, 0, 1]);
@@ -199,7 +141,7 @@ fn passt_carries_frames_both_ways() {
     }
     let file = Guest::new().device("lan", NET_BASIC).halt(0).file();
     let script = "exec $HVT --mem=16 --net:lan=passt:/nonexistent/socket -- $IMAGE";
-    in_namespace(file.path(), script).is(66).says("passt --socket /nonexistent/socket");
+    run(file.path(), script).is(66).says("passt --socket /nonexistent/socket");
 }
 
 /// What a descriptor can be, and the MTU that the guest is told of.

@@ -9,6 +9,7 @@
 )]
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use hvt_abi::extension::*;
@@ -28,6 +29,10 @@ pub const STACK_BASE: u64 = STACK_END - DEFAULT_STACK_SIZE;
 /// Where the tender puts the manifest: behind the boot information.
 pub const MANIFEST: u64 =
     hvt_abi::boot::BOOT_EXTENSION_ADDRESS + size_of::<hvt_abi::boot::BootExtension>() as u64;
+/// Where [`Guest::asks`] keeps the frame that it sends, the one that it receives, and the structure of receiving it.
+pub const QUESTION: u64 = DATA + 0x1000;
+pub const REPLY: u64 = DATA + 0x1200;
+pub const ASKED: u64 = DATA + 0x80;
 /// Where [`Guest::halt`] keeps its structure: the end of the data.
 const HALT_AT: u64 = DATA + 0x1f00;
 
@@ -162,6 +167,22 @@ impl Guest {
     /// A block or network call's structure.
     pub fn io(self, at: u64, words: &[u64]) -> Self {
         self.put_words(at, words)
+    }
+
+    /// Sends a frame to its first device and waits up to 20 seconds for one, which then lies at [`REPLY`].
+    pub fn asks(self, frame: &[u8]) -> Self {
+        self.put(QUESTION, frame)
+            .io(DATA, &[1, QUESTION, frame.len() as u64, 99])
+            .put_words(DATA + 0x40, &[20_000_000_000, 0, 0])
+            .io(ASKED, &[1, REPLY, 1514, 99])
+            .call(hypercall::NET_WRITE, DATA)
+            .call(hypercall::POLL, DATA + 0x40)
+            .call(hypercall::NET_READ, ASKED)
+    }
+
+    /// Prints the first bytes of [`REPLY`].
+    pub fn prints_reply(self, len: u64) -> Self {
+        self.put_words(DATA + 0xc0, &[REPLY, len]).call(hypercall::PUTS, DATA + 0xc0)
     }
 
     pub fn function(mut self, name: &str, start: u64, end: u64) -> Self {
@@ -354,12 +375,40 @@ impl Ended {
     }
 }
 
-/// Whether tests that need KVM can run here. Where peers are required, its lack is a failure.
-pub fn kvm() -> bool {
-    let there = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+/// A command in a network namespace of its own, which finds the tender in `$HVT` and the guest in `$IMAGE`.
+pub fn in_namespace(shell: [&str; 2], script: &str, image: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("--net").args(shell).arg(script);
+    command.env("HVT", env!("CARGO_BIN_EXE_hvt")).env("IMAGE", image);
+    command
+}
+
+/// An ARP request for the address `wanted` from `sender`, as a broadcast (IEEE 802.3, RFC 826).
+pub fn arp_request(sender: ([u8; 6], [u8; 4]), wanted: [u8; 4]) -> Vec<u8> {
+    let (hardware, address) = sender;
+    let kinds = [8, 6, 0, 1, 8, 0, 6, 4, 0, 1];
+    [&[0xff; 6][..], &hardware, &kinds, &hardware, &address, &[0; 6], &wanted].concat()
+}
+
+/// Whether what a test needs is there. Where peers are required, its lack is a failure.
+pub fn needs(there: bool, missing: &str) -> bool {
     if !there {
-        assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"), "/dev/kvm is missing");
-        eprintln!("/dev/kvm is missing: this test did not run");
+        assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"), "{missing}");
+        eprintln!("{missing}: this test did not run");
     }
     there
+}
+
+/// Whether tests that need KVM can run here.
+pub fn kvm() -> bool {
+    let there = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+    needs(there, "/dev/kvm is missing")
+}
+
+/// Whether tests that need TAP interfaces can run here.
+pub fn taps() -> bool {
+    let mut probe = Command::new("unshare");
+    probe.args(["--net", "ip", "tuntap", "add", "probe", "mode", "tap"]);
+    let there = probe.output().is_ok_and(|output| output.status.success());
+    needs(there, "no TAP interfaces: root and the command ip are needed")
 }
