@@ -1,14 +1,18 @@
-//! Certificates at start: from files, from the store, and for development made by the gateway itself.
+//! Certificates: at start from files, from the store and for development made by the gateway itself; then set while it
+//! runs.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use certify::files::Replacement;
-use config_proto::message::Refusal;
+use config_proto::message::{Changed, Refusal, RefusalCode};
 
 use super::records::{CertificateRecord, PemRecord};
 use super::storage::{Loaded, StorageError};
-use super::{AUTHOR_START, Configuration, Core, OpenError, Proposal, unix_now};
+use super::{
+    AUTHOR_START, Configuration, Core, MAX_CERTIFICATES, OpenError, Proposal, invalid, refuse,
+    unix_now,
+};
 use crate::gateway::Snapshot;
 use crate::tls::certificates::{Certificate, CertificateTable, Source};
 use crate::tls::self_signed::{self, PemPair};
@@ -115,21 +119,55 @@ impl Core {
             let PemPair { chain_pem, key_pem } = self_signed::wildcard(&authority, domain, now)?;
             let certificate = Certificate::from_pem(&chain_pem, &key_pem, Source::SelfSigned)
                 .map_err(OpenError::Certificate)?;
-            let record = CertificateRecord {
-                pem: PemRecord { chain: chain_pem, key: key_pem },
-                source: Source::SelfSigned.to_string(),
-                generation: self.generation() + 1,
-            };
-            let pending = self.waiting();
-            self.commit(Proposal {
-                author: AUTHOR_START.to_owned(),
-                summary: format!("development certificate for {wildcard} made"),
-                certificate: Some((Arc::new(certificate), record)),
-                pending,
-                ..Proposal::default()
-            })?;
+            let summary = format!("development certificate for {wildcard} made");
+            let pem = PemRecord { chain: chain_pem, key: key_pem };
+            self.commit_certificate(AUTHOR_START.to_owned(), summary, certificate, pem)?;
         }
         Ok(authority.chain_pem)
+    }
+
+    pub(super) fn set_certificate(
+        &self,
+        author: String,
+        chain: String,
+        key: String,
+        source: Source,
+    ) -> Result<Changed, Refusal> {
+        let certificate = Certificate::from_pem(&chain, &key, source).map_err(invalid)?;
+        certificate.check_dates(unix_now()).map_err(invalid)?;
+        if self.gateway.snapshot.load().certificates.len() >= MAX_CERTIFICATES {
+            return Err(refuse(
+                RefusalCode::Full,
+                format!("there are {MAX_CERTIFICATES} certificates already"),
+                "use wildcard certificates",
+            ));
+        }
+        let summary = format!("certificate for {} set", certificate.names().join(", "));
+        let pem = PemRecord { chain, key };
+        let generation = self.commit_certificate(author, summary.clone(), certificate, pem)?;
+        Ok(Changed { generation, message: summary, name: None, warnings: Vec::new() })
+    }
+
+    fn commit_certificate(
+        &self,
+        author: String,
+        summary: String,
+        certificate: Certificate,
+        pem: PemRecord,
+    ) -> Result<u64, Refusal> {
+        let record = CertificateRecord {
+            pem,
+            source: certificate.source().to_string(),
+            generation: self.generation() + 1,
+        };
+        let pending = self.waiting();
+        self.commit(Proposal {
+            author,
+            summary,
+            certificate: Some((Arc::new(certificate), record)),
+            pending,
+            ..Proposal::default()
+        })
     }
 }
 

@@ -5,7 +5,8 @@
 //! `plan` computes which routes become what → `warnings` says what is legal and perhaps not meant → every new route
 //! is made ready ([`crate::route::ActiveRoute::new`] refuses what cannot work) → `storage` writes routes, undo log and
 //! head in one transaction → the new snapshot is published. Durable first, then visible; a failure leaves both as they
-//! were. The cost does not depend on how many other routes there are. The links of this chain stand in `state`.
+//! were. The cost does not depend on how many other routes there are. The links of this chain stand in `state`, what sets it going in
+//! `routes`, `keys` and `certificates`.
 //!
 //! Changes come one at a time. Each runs as a whole on a blocking thread, so that a client that goes away in the middle
 //! leaves no change that is durable and not visible.
@@ -17,10 +18,12 @@ mod acme;
 pub mod certificates;
 mod confirm;
 mod encryption;
+mod keys;
 pub mod offline;
 pub mod open;
 pub(crate) mod plan;
 mod records;
+mod routes;
 mod state;
 mod storage;
 pub(crate) mod warnings;

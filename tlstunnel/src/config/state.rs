@@ -1,31 +1,26 @@
-//! The state behind [`super::Configuration`]: every operation as plain blocking code, and the one way in which anything
-//! changes, [`Core::commit`].
+//! The state behind [`super::Configuration`], and the one way in which anything changes, [`Core::commit`]. The operations
+//! stand with what they are about: [`super::routes`], [`super::keys`], [`super::certificates`]. All of it is plain blocking
+//! code.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use config_proto::key::{Key, KeyId};
-use config_proto::message::{
-    Applied, Changed, Diff, KeyAdded, MAX_PAGE, Refusal, RefusalCode, Role, RouteChange, Sealed,
-};
-use config_proto::model::{Document, RouteName};
+use config_proto::key::KeyId;
+use config_proto::message::{Diff, MAX_PAGE, Refusal, RefusalCode, RouteChange};
+use config_proto::model::RouteName;
 use control_port::KeyRing;
-use control_port::keys::MAX_KEYS;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::plan::NetChanges;
-use super::records::{
-    CertificateRecord, GenerationRecord, HeadRecord, KeyRecord, PemRecord, PendingRecord,
-};
+use super::records::{CertificateRecord, GenerationRecord, HeadRecord, KeyRecord, PendingRecord};
 use super::storage::{Edit, Storage, StorageError};
-use super::{MAX_CERTIFICATES, Settings, internal, invalid, plan, refuse, unix_now, warnings};
+use super::{Settings, invalid, refuse, unix_now, warnings};
 use crate::backend::Backends;
 use crate::gateway::{Gateway, Snapshot};
 use crate::route::ActiveRoute;
-use crate::tls::certificates::{Certificate, CertificateTable, Source};
+use crate::tls::certificates::{Certificate, CertificateTable};
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -89,253 +84,6 @@ impl Core {
     pub(super) fn complete(&self, name: &str) -> Result<RouteName, Refusal> {
         RouteName::parse_under(name, self.settings.domains.first().map(String::as_str))
             .map_err(invalid)
-    }
-
-    pub(super) fn change_routes(
-        &self,
-        author: String,
-        changes: Vec<RouteChange>,
-        name: Option<String>,
-    ) -> Result<Changed, Refusal> {
-        if changes.is_empty() {
-            let generation = self.generation();
-            let message = match &name {
-                Some(name) => format!("{name} is registered just so already"),
-                None => "nothing to change".to_owned(),
-            };
-            return Ok(Changed { generation, message, name, warnings: Vec::new() });
-        }
-        let warnings = self.warnings(&changes);
-        let summary = plan::describe(&changes);
-        let generation = self.commit(Proposal {
-            author,
-            summary: summary.clone(),
-            routes: changes,
-            ..Proposal::default()
-        })?;
-        Ok(Changed { generation, message: summary, name, warnings })
-    }
-
-    pub(super) fn apply(
-        &self,
-        author: String,
-        document: Document,
-        dry_run: bool,
-        confirm_seconds: Option<u32>,
-    ) -> Result<Applied, Refusal> {
-        if !dry_run {
-            self.require_no_pending()?;
-        }
-        let snapshot = self.gateway.snapshot.load_full();
-        let changes = plan::apply(&snapshot.routes, document);
-        let connections = changes
-            .iter()
-            .filter_map(|change| snapshot.routes.get(&change.name))
-            .map(|active| active.counters.open.value())
-            .sum();
-        let warnings = self.warnings(&changes);
-        let from = snapshot.generation;
-        let diff = |to| page_of_changes(from, to, changes.iter().cloned());
-        if dry_run || changes.is_empty() {
-            self.activate(&snapshot, &changes)?;
-            let (generation, diff) = (from, diff(from));
-            return Ok(Applied {
-                generation,
-                applied: false,
-                diff,
-                connections,
-                confirm_seconds: None,
-                warnings,
-            });
-        }
-        let diff = diff(from + 1);
-        let pending = confirm_seconds.map(|seconds| PendingChange {
-            record: PendingRecord {
-                generation: from + 1,
-                base: from,
-                seconds,
-                deadline: unix_now().saturating_add(seconds.into()),
-            },
-            expires: Instant::now() + Duration::from_secs(seconds.into()),
-        });
-        let generation = self.commit(Proposal {
-            author,
-            summary: plan::describe(&changes),
-            routes: changes,
-            pending,
-            ..Proposal::default()
-        })?;
-        Ok(Applied { generation, applied: true, diff, connections, confirm_seconds, warnings })
-    }
-
-    pub(super) fn confirm(&self, author: String, generation: u64) -> Result<Changed, Refusal> {
-        let head = self.head.borrow().clone();
-        match &head.pending {
-            Some(pending) if pending.record.generation == generation => {}
-            Some(pending) => {
-                return Err(refuse(
-                    RefusalCode::Invalid,
-                    format!("generation {generation} does not wait for confirmation"),
-                    format!("generation {} does", pending.record.generation),
-                ));
-            }
-            None => {
-                return Err(refuse(
-                    RefusalCode::NotFound,
-                    "no change waits for confirmation",
-                    "tlstunnel-ctl history shows whether it was undone",
-                ));
-            }
-        }
-        let confirmed = Head { pending: None, ..head };
-        self.storage()?.set_head(&confirmed.record())?;
-        self.head.send_replace(confirmed);
-        tracing::info!(generation, author, "the change is confirmed");
-        Ok(Changed {
-            generation: self.generation(),
-            message: format!("generation {generation} is confirmed"),
-            name: None,
-            warnings: Vec::new(),
-        })
-    }
-
-    pub(super) fn rollback(&self, author: String, generation: u64) -> Result<Changed, Refusal> {
-        let head = self.head.borrow().clone();
-        if let Some(pending) = &head.pending
-            && generation >= pending.record.generation
-        {
-            return Err(self.pending_refusal(&pending.record));
-        }
-        let changes = self.net_changes(generation, head.generation)?.backward();
-        if changes.is_empty() && head.pending.is_none() {
-            return Ok(Changed {
-                generation: head.generation,
-                message: format!("the routes are those of generation {generation} already"),
-                name: None,
-                warnings: Vec::new(),
-            });
-        }
-        let warnings = self.warnings(&changes);
-        let summary =
-            format!("back to the routes of generation {generation}: {}", plan::describe(&changes));
-        let generation = self.commit(Proposal {
-            author,
-            summary: summary.clone(),
-            routes: changes,
-            ..Proposal::default()
-        })?;
-        Ok(Changed { generation, message: summary, name: None, warnings })
-    }
-
-    pub(super) fn add_key(
-        &self,
-        author: String,
-        id: KeyId,
-        role: Role,
-    ) -> Result<KeyAdded, Refusal> {
-        if self.keys.contains(&id) {
-            return Err(refuse(
-                RefusalCode::Exists,
-                format!("there is a key {id} already"),
-                "choose another id, or remove that key first",
-            ));
-        }
-        if self.keys.len() >= MAX_KEYS {
-            return Err(refuse(
-                RefusalCode::Full,
-                format!("there are {MAX_KEYS} keys already"),
-                "remove keys that nobody uses",
-            ));
-        }
-        let mut secret = zeroize::Zeroizing::new([0; config_proto::key::GENERATED_SECRET_LEN]);
-        getrandom::fill(secret.as_mut_slice()).map_err(internal)?;
-        let key = Key::generate(id.clone(), &secret);
-        let record = KeyRecord {
-            role: role.clone(),
-            secret: key.secret_base64().to_string(),
-            created: unix_now(),
-        };
-        let created = record.created;
-        let secret = Sealed(record.secret.clone());
-        // Before the commit, not inside it: the borrow would last to its end, where the head is replaced.
-        let pending = self.waiting();
-        let generation = self.commit(Proposal {
-            author,
-            summary: format!("key {id} added with role {role}"),
-            keys: vec![(id.clone(), Some(record))],
-            pending,
-            ..Proposal::default()
-        })?;
-        self.keys.insert(key, role, created);
-        Ok(KeyAdded { generation, id: id.to_string(), secret })
-    }
-
-    pub(super) fn remove_key(&self, author: String, id: KeyId) -> Result<Changed, Refusal> {
-        if !self.keys.contains(&id) {
-            return Err(refuse(
-                RefusalCode::NotFound,
-                format!("there is no key {id}"),
-                "tlstunnel-ctl key list shows what there is",
-            ));
-        }
-        if self.keys.is_from_start(&id) {
-            return Err(refuse(
-                RefusalCode::Invalid,
-                format!("the key {id} was given at start and cannot be removed from afar"),
-                "change --key-file or --key and start the gateway again",
-            ));
-        }
-        let summary = format!("key {id} removed");
-        let pending = self.waiting();
-        let generation = self.commit(Proposal {
-            author,
-            summary: summary.clone(),
-            keys: vec![(id.clone(), None)],
-            pending,
-            ..Proposal::default()
-        })?;
-        self.keys.remove(&id);
-        Ok(Changed {
-            generation,
-            message: summary,
-            name: Some(id.to_string()),
-            warnings: Vec::new(),
-        })
-    }
-
-    pub(super) fn set_certificate(
-        &self,
-        author: String,
-        chain: String,
-        key: String,
-        source: Source,
-    ) -> Result<Changed, Refusal> {
-        let certificate = Certificate::from_pem(&chain, &key, source).map_err(invalid)?;
-        certificate.check_dates(unix_now()).map_err(invalid)?;
-        let certificates = &self.gateway.snapshot.load().certificates;
-        if certificates.len() >= MAX_CERTIFICATES {
-            return Err(refuse(
-                RefusalCode::Full,
-                format!("there are {MAX_CERTIFICATES} certificates already"),
-                "use wildcard certificates",
-            ));
-        }
-        let names = certificate.names().join(", ");
-        let summary = format!("certificate for {names} set");
-        let pending = self.waiting();
-        let record = CertificateRecord {
-            pem: PemRecord { chain, key },
-            source: source.to_string(),
-            generation: self.generation() + 1,
-        };
-        let generation = self.commit(Proposal {
-            author,
-            summary: summary.clone(),
-            certificate: Some((Arc::new(certificate), record)),
-            pending,
-            ..Proposal::default()
-        })?;
-        Ok(Changed { generation, message: summary, name: None, warnings: Vec::new() })
     }
 
     /// Validates, writes, publishes, in this order. Whoever calls holds the writer's lock.

@@ -4,9 +4,11 @@
 //! before the first byte is forwarded, so that an idle connection costs little more than its TLS session.
 
 mod answer;
+mod arrive;
 mod record;
+mod session;
+mod terminate;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,24 +19,23 @@ use rustls::server::Accepted;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::StartHandshake;
-use tokio_rustls::server::TlsStream;
 
-use crate::backend::{BackendConnection, ClientInfo, TlsInfo};
+use crate::backend::{ClientInfo, TlsInfo};
 use crate::client_hello::{self, Hello, HelloError, Refused, ServerName};
 use crate::config::warnings::terminates;
-use crate::forward::{Meters, Socket, forward};
+use crate::forward::Socket;
 use crate::gateway::{Gateway, Phase};
 use crate::live::{Admitted, Slot};
 use crate::route::ActiveRoute;
 use crate::tls::ALPN_ACME_TLS;
 use crate::tls::certificate::{Certificate, Source};
-use crate::tls::failure::explain;
-use crate::tls::server_config::{ClientCa, alpn_for_client, challenge_config, offered_alpn};
 
 pub(crate) use answer::last_words;
 use answer::{Alert, Page};
+use arrive::arrive;
 use record::{End, Negotiated, Record};
+use session::{Client, OpenOnRoute, Session};
+use terminate::{Policy, answer_challenge, terminate};
 
 /// How often a client that waits for a certificate on demand looks whether it has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -78,105 +79,6 @@ pub async fn connection(
 async fn ended(phase: &mut watch::Receiver<Phase>) {
     // The sender lives in the gateway, which this connection holds.
     let _ = phase.wait_for(|phase| *phase == Phase::Ended).await;
-}
-
-/// Why a connection was refused before it was admitted: in short, and details.
-type Unwelcome = (&'static str, Option<String>);
-
-/// Finds out who the client is and counts it against the caps.
-async fn arrive(
-    gateway: &Gateway,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    slot: Slot,
-    proxy_from: &[IpNet],
-    deadline: Instant,
-) -> Result<(TcpStream, Admitted, SocketAddr), Unwelcome> {
-    let mut client = peer;
-    let mut local = stream.local_addr().map_err(|e| ("client error", Some(e.to_string())))?;
-    if proxy_from.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
-        match timeout_at(deadline, proxy_protocol::read_header(&mut stream)).await {
-            Err(_) => {
-                gateway.counters.handshake_timeouts.add_one();
-                return Err(("PROXY header too slow", None));
-            }
-            Ok(Err(error)) => {
-                gateway.counters.hello_malformed.add_one();
-                return Err(("bad PROXY header", Some(error.to_string())));
-            }
-            // LOCAL and UNKNOWN: the load balancer speaks for itself, as in a health check.
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(addresses))) => {
-                client = addresses.source;
-                local = addresses.destination;
-            }
-        }
-    }
-    match slot.admit(client) {
-        Ok(live) => Ok((stream, live, local)),
-        Err(over) => {
-            gateway.counters.refused_over_cap.add_one();
-            Err(("over cap", Some(over.to_string())))
-        }
-    }
-}
-
-/// A connection whose two sides stand.
-struct Session {
-    client: Client,
-    backend: BackendConnection,
-    route: Arc<ActiveRoute>,
-    open: OpenOnRoute,
-}
-
-/// The client's side.
-enum Client {
-    /// TLS that the gateway terminates.
-    Terminated(Box<TlsStream<Socket>>),
-    /// TLS that passes through; the socket replays the ClientHello.
-    Untouched(Socket),
-}
-
-impl Session {
-    /// Copies both ways until the end.
-    async fn forward(self, gateway: &Gateway, live: &Admitted) -> crate::forward::Ended {
-        let Self { client, backend, route, open: _open } = self;
-        let meters = Meters {
-            bytes_in: &[&live.bytes_in, &route.counters.bytes_in, &gateway.counters.bytes_in],
-            bytes_out: &[&live.bytes_out, &route.counters.bytes_out, &gateway.counters.bytes_out],
-        };
-        let phase = gateway.phase.subscribe();
-        let outcome = match client {
-            Client::Terminated(stream) => {
-                forward(*stream, backend, &route.limits, meters, phase).await
-            }
-            Client::Untouched(socket) => {
-                forward(socket, backend, &route.limits, meters, phase).await
-            }
-        };
-        outcome.ended
-    }
-}
-
-/// Counts a connection in its route's open ones; dropping it takes it off.
-struct OpenOnRoute(Arc<ActiveRoute>);
-
-impl OpenOnRoute {
-    /// `None` when the route has as many as it may.
-    fn enter(route: &Arc<ActiveRoute>) -> Option<Self> {
-        route.counters.open.enter();
-        let open = Self(Arc::clone(route));
-        match route.max_connections {
-            Some(cap) if route.counters.open.value() > cap => None,
-            _ => Some(open),
-        }
-    }
-}
-
-impl Drop for OpenOnRoute {
-    fn drop(&mut self) {
-        self.0.counters.open.leave();
-    }
 }
 
 /// From the first byte to an open backend. A client that cannot be served gets its answer in here.
@@ -365,26 +267,6 @@ fn offers_only_acme(accepted: &Accepted) -> bool {
     accepted.client_hello().alpn().is_some_and(|alpn| alpn.eq([ALPN_ACME_TLS]))
 }
 
-/// Answers a tls-alpn-01 challenge: the handshake is the answer (RFC 8737, section 3).
-async fn answer_challenge(
-    stream: TcpStream,
-    accepted: Accepted,
-    key: Arc<rustls::sign::CertifiedKey>,
-    deadline: Instant,
-) -> End {
-    let config = match challenge_config(key) {
-        Ok(config) => config,
-        Err(error) => return End::Failed("TLS setup failed", error.to_string()),
-    };
-    match handshake(stream, accepted, config, deadline).await {
-        Ok(stream) => {
-            answer::last_words(stream, b"").await;
-            End::Refused("ACME challenge answered")
-        }
-        Err(failure) => failure.end(),
-    }
-}
-
 /// Ends a connection for whose name there is no route: with a page under a certificate that covers the name, with an
 /// alert where there is none.
 async fn refuse_name(
@@ -412,115 +294,6 @@ async fn refuse_name(
             End::Refused("unknown name")
         }
         Err(end) => end,
-    }
-}
-
-/// What a route says about handshakes.
-struct Policy<'a> {
-    client_ca: Option<ClientCa<'a>>,
-    alpn: Option<&'a [Vec<u8>]>,
-}
-
-impl<'a> Policy<'a> {
-    /// For names without a route.
-    const UNKNOWN: Self = Self { client_ca: None, alpn: None };
-
-    fn of(route: &'a ActiveRoute) -> Self {
-        Self {
-            client_ca: match (&route.route.settings.client_ca, &route.client_ca) {
-                (Some(pem), Some(roots)) => Some(ClientCa { pem, roots }),
-                _ => None,
-            },
-            alpn: route.alpn.as_deref(),
-        }
-    }
-}
-
-/// Terminates TLS and counts how that went.
-async fn terminate(
-    gateway: &Gateway,
-    stream: TcpStream,
-    accepted: Accepted,
-    policy: &Policy<'_>,
-    certificate: &Certificate,
-    deadline: Instant,
-    record: &mut Record,
-) -> Result<TlsStream<Socket>, End> {
-    let alpn = {
-        let client_hello = accepted.client_hello();
-        let name = ServerName::of(&client_hello);
-        let offered = offered_alpn(policy.alpn, certificate, name.as_deref());
-        match client_hello.alpn() {
-            Some(client) => alpn_for_client(policy.alpn, offered, client),
-            None => offered,
-        }
-    };
-    let config = match gateway.tls.policies.server_config(policy.client_ca, certificate, alpn) {
-        Ok(config) => config,
-        Err(error) => {
-            gateway.counters.handshake_failures.add_one();
-            answer::alert(stream, Alert::InternalError).await;
-            return Err(End::Failed("TLS setup failed", error.to_string()));
-        }
-    };
-    match handshake(stream, accepted, config, deadline).await {
-        Ok(stream) => {
-            let negotiated = Negotiated::of(stream.get_ref().1);
-            match negotiated.version {
-                "TLSv1.2" => gateway.counters.handshakes_tls12.add_one(),
-                _ => gateway.counters.handshakes_tls13.add_one(),
-            }
-            if negotiated.resumed {
-                gateway.counters.handshakes_resumed.add_one();
-            }
-            record.tls = Some(negotiated);
-            Ok(stream)
-        }
-        Err(failure) => {
-            match &failure {
-                HandshakeFailure::TooSlow => gateway.counters.handshake_timeouts.add_one(),
-                HandshakeFailure::Failed(_) => gateway.counters.handshake_failures.add_one(),
-            }
-            Err(failure.end())
-        }
-    }
-}
-
-/// Why a handshake failed.
-enum HandshakeFailure {
-    TooSlow,
-    Failed(io::Error),
-}
-
-impl HandshakeFailure {
-    fn end(self) -> End {
-        match self {
-            Self::TooSlow => End::Refused("handshake too slow"),
-            Self::Failed(error) => {
-                let advice = "the client needs one that such an authority issued to it (CA:FALSE)";
-                End::Failed("handshake failed", explain(&error, advice))
-            }
-        }
-    }
-}
-
-async fn handshake(
-    stream: TcpStream,
-    accepted: Accepted,
-    config: Arc<rustls::ServerConfig>,
-    deadline: Instant,
-) -> Result<TlsStream<Socket>, HandshakeFailure> {
-    // rustls has its own copy of the hello; nothing is replayed to it.
-    let socket = Socket::new(stream, Vec::new());
-    let accept = StartHandshake::from_parts(accepted, socket).into_stream(config).into_fallible();
-    match timeout_at(deadline, accept).await {
-        Err(_) => Err(HandshakeFailure::TooSlow),
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err((error, socket))) => {
-            // The alert has been written; it must also arrive.
-            answer::last_words(socket, b"").await;
-            Err(HandshakeFailure::Failed(error))
-        }
     }
 }
 
