@@ -125,7 +125,7 @@ impl Pebble {
             "-subj",
             "/CN=pebble",
             "-addext",
-            &format!("subjectAltName=DNS:localhost,IP:{ip}"),
+            &format!("subjectAltName=DNS:localhost,IP:127.0.0.1,IP:{ip}"),
             "-addext",
             "basicConstraints=critical,CA:FALSE",
         ]);
@@ -163,16 +163,17 @@ impl Pebble {
     ///
     /// # Panics
     /// If the certificate cannot be read.
-    pub fn options(&self) -> [String; 4] {
+    pub fn options(&self) -> Vec<String> {
+        let directory = ["--acme".to_owned(), self.directory()];
+        let file = self.ca_file();
         let trust = match way() {
-            Way::Host => ["--acme-ca".into(), self.ca_file().to_str().expect("UTF-8").into()],
+            Way::Host => vec!["--acme-ca".to_owned(), file.to_str().expect("UTF-8").to_owned()],
             _ => {
-                let pem = std::fs::read_to_string(self.ca_file()).expect("written");
-                ["--acme-ca-pem".into(), pem.replace('\n', " ")]
+                let pem = std::fs::read_to_string(file).expect("written");
+                vec![format!("--acme-ca-pem={}", pem.replace('\n', " "))]
             }
         };
-        let [option, value] = trust;
-        ["--acme".into(), self.directory(), option, value]
+        directory.into_iter().chain(trust).collect()
     }
 
     /// What the directory's own certificate is verified with.

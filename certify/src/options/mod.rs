@@ -36,7 +36,13 @@ pub struct AcmeOptions {
     pub acme_ca: Option<PathBuf>,
 
     /// The same authorities themselves, where there are no files; line breaks may be spaces, or missing
-    #[arg(long, value_name = "PEM", requires = "acme", conflicts_with = "acme_ca")]
+    #[arg(
+        long,
+        value_name = "PEM",
+        requires = "acme",
+        conflicts_with = "acme_ca",
+        allow_hyphen_values = true
+    )]
     pub acme_ca_pem: Option<String>,
 
     /// A mail address that the authority may write to; repeatable
@@ -145,6 +151,9 @@ mod tests {
         assert!(parse(&[]).unwrap().settings().is_none());
         assert!(parse(&["--acme", "http://ca.example/dir"]).is_err());
         assert!(parse(&["--acme-ca", "ca.pem"]).is_err());
+        let pem = "-----BEGIN CERTIFICATE----- AAAA -----END CERTIFICATE-----";
+        let own = parse(&["--acme", "https://ca.example/dir", "--acme-ca-pem", pem]).unwrap();
+        assert_eq!(own.acme_ca_pem.as_deref(), Some(pem));
         let asked = parse(&["--acme", "letsencrypt-staging", "--acme-challenge", "dns-01"]);
         let settings = asked.unwrap().settings().unwrap();
         assert_eq!(settings.challenge, ChallengeKind::Dns01);
