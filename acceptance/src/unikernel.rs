@@ -1,29 +1,34 @@
-//! The gateway as a unikernel: the image, the tender, and a network of its own for each gateway.
+//! The gateway and the site server as unikernels: the image, the tender, and networks of their own for each.
 //!
-//! `ACCEPTANCE_WAY` says how gateways run: `host` (the default), `hvt` in a virtual machine, `hvt-process` as a confined
-//! process. In the last two every gateway has two TAP interfaces in the network namespace of the test process, which must
-//! be one made for it: [`enter_namespace`] or `unshare --net`.
+//! `ACCEPTANCE_WAY` says how they run: `host` (the default), `hvt` in a virtual machine, `hvt-process` as a confined
+//! process. In the last two every gateway has two TAP interfaces, every site server one, in the network namespace of the
+//! test process, which must be one made for it: [`enter_namespace`] or `unshare --net`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use hvt_image::build;
 use hvt_image::project::{Project, Wanted};
 
 use crate::programs::folder;
 
-/// The size of a gateway's block device.
+/// The size of a block device, unless the test has made it.
 const STORAGE: u64 = 64 << 20;
-/// Where backends are, behind the private networks; other peers are on the addresses after it.
+/// Memory of a gateway, in MiB.
+const GATEWAY_MEMORY: u32 = 256;
+/// Memory of a site server, in MiB: `hvt`'s default.
+const SITES_MEMORY: u32 = 512;
+/// Where backends and git servers are, behind the networks; other peers are on the addresses after it.
 const BACKENDS: Ipv4Addr = Ipv4Addr::new(10, 72, 0, 1);
 const BACKENDS_V6: Ipv6Addr = Ipv6Addr::new(0xfd72, 0, 0, 0, 0, 0, 0, 1);
 
-/// How gateways run.
+/// How the programs under test run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// As a process of this machine.
@@ -34,7 +39,7 @@ pub enum Way {
     HvtProcess,
 }
 
-/// How gateways run in this test process.
+/// How they run in this test process.
 ///
 /// # Panics
 /// If `ACCEPTANCE_WAY` is none of the three.
@@ -47,7 +52,7 @@ pub fn way() -> Way {
     }
 }
 
-/// The address that backends listen on, so that gateways reach them.
+/// The address that backends and git servers listen on, so that they are reached.
 pub fn backend_address() -> IpAddr {
     match way() {
         Way::Host => Ipv4Addr::LOCALHOST.into(),
@@ -146,29 +151,45 @@ pub fn image(package: &str) -> PathBuf {
     build::build(&project, package, Wanted::Program(None)).expect("an image")
 }
 
-/// The gateway's image, built once.
-fn gateway_image() -> &'static Path {
-    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| image("tlstunnel"))
+/// The image of a package, built once in this process.
+fn image_once(package: &'static str) -> PathBuf {
+    static IMAGES: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut images = IMAGES.lock().expect("no build has failed before");
+    images.entry(package).or_insert_with(|| image(package)).clone()
 }
 
-/// The networks of one gateway. They go away with the namespace.
+/// The networks of one unikernel. They go away with the namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Networks {
     number: u8,
     has_service: bool,
+    has_private: bool,
 }
 
 impl Networks {
-    /// Two TAP interfaces that nobody else has.
+    /// Two TAP interfaces that nobody else has: a gateway's.
     ///
     /// # Panics
     /// If they cannot be made.
     pub fn make() -> Self {
+        Self::with_private(true)
+    }
+
+    /// One TAP interface: a site server's.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn make_service() -> Self {
+        Self::with_private(false)
+    }
+
+    fn with_private(has_private: bool) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         prepare();
-        let networks = Self { number: NEXT.fetch_add(1, Ordering::SeqCst), has_service: true };
-        for (name, net) in [(networks.service_tap(), 70), (networks.private_tap(), 71)] {
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        let networks = Self { number, has_service: true, has_private };
+        let taps = [(networks.service_tap(), 70), (networks.private_tap(), 71)];
+        for (name, net) in taps.into_iter().take(1 + usize::from(has_private)) {
             let own = format!("10.{net}.{}.1/24", networks.number);
             let own_v6 = format!("fd{net}:{}::1/64", networks.number);
             ip(&["tuntap", "add", &name, "mode", "tap"]);
@@ -185,7 +206,7 @@ impl Networks {
         Self { has_service: false, ..self }
     }
 
-    /// The gateway's address for its clients.
+    /// The address for clients.
     pub fn service(&self) -> IpAddr {
         Ipv4Addr::new(10, 70, self.number, 2).into()
     }
@@ -214,17 +235,27 @@ impl Networks {
         format!("private{}", self.number)
     }
 
-    /// The tender with the image, the networks and this storage; the program's own arguments come behind.
+    /// The tender with the gateway's or, where there is one network, the site server's image, and this storage; the
+    /// program's own arguments come behind.
     ///
     /// # Panics
     /// If the storage or the image cannot be made.
     pub fn command(&self, storage: &Path) -> Command {
         let mut command = self.tender(storage, &[] as &[&str]);
+        match self.has_private {
+            true => command
+                .arg(format!("--ipv4={}/24", self.service()))
+                .arg(format!("--ipv6={}/64", self.service_v6()))
+                .args(self.private_options()),
+            false => command.args(self.only_options()),
+        };
         command
-            .arg(format!("--ipv4={}/24", self.service()))
-            .arg(format!("--ipv6={}/64", self.service_v6()))
-            .args(self.private_options());
-        command
+    }
+
+    /// The options for the network of a unikernel that has no other.
+    pub fn only_options(&self) -> [String; 2] {
+        let gateway = format!("--ipv4-gateway=10.70.{}.1", self.number);
+        [format!("--ipv4={}/24", self.service()), gateway]
     }
 
     /// The options for the private network.
@@ -245,20 +276,26 @@ impl Networks {
         if !storage.exists() {
             File::create(storage).expect("storage").set_len(STORAGE).expect("room");
         }
+        let (image, memory) = match self.has_private {
+            true => (image_once("tlstunnel"), GATEWAY_MEMORY),
+            false => (image_once("unipi"), SITES_MEMORY),
+        };
         let mut command = Command::new(hvt());
-        command.args(["--mem=256", "--stats"]);
+        command.args([&format!("--mem={memory}"), "--stats"]);
         if way() == Way::HvtProcess {
             command.arg("--backend=process");
         }
         if self.has_service {
             command.arg(format!("--net:service={}", self.service_tap()));
         }
+        if self.has_private {
+            command.arg(format!("--net:private={}", self.private_tap()));
+        }
         command
-            .arg(format!("--net:private={}", self.private_tap()))
             .arg(format!("--block:storage={}", storage.display()))
             .args(options)
             .arg("--")
-            .arg(gateway_image());
+            .arg(image);
         command
     }
 }

@@ -35,14 +35,14 @@ PAGE, PICTURE = 20_000, 400_000
 TARGET_P99, TARGET_MEMORY = 2.0, 2.5
 
 
-def clients(port, rate, connections, orders, results):
+def clients(address, rate, connections, orders, results):
     """A process that asks at a fixed rate; each order is how long, each result the times that it took and the failures."""
     for seconds in iter(orders.get, None):
         times, failures, lock = [], [], threading.Lock()
 
         def client(number):
             every, own = connections / rate, []
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection = http.client.HTTPConnection(*address, timeout=20)
             begin = time.perf_counter() + every * number / connections
             for turn in range(int(seconds / every)):
                 due = begin + turn * every
@@ -181,10 +181,10 @@ class Refresh(Processes):
 
 
 class Asking:
-    def __init__(self, port, options):
+    def __init__(self, address, options):
         self.orders, self.results = multiprocessing.Queue(), multiprocessing.Queue()
         self.process = multiprocessing.Process(
-            target=clients, args=(port, options.rate, options.connections, self.orders, self.results), daemon=True)
+            target=clients, args=(address, options.rate, options.connections, self.orders, self.results), daemon=True)
         self.process.start()
         self.rest_ticks = 0
 
@@ -212,7 +212,7 @@ def main():
         ask = None
         try:
             bench.start()
-            ask = Asking(bench.port, options)
+            ask = Asking(("127.0.0.1", bench.port), options)
             size = bench.size
             print(f"site {size / 1e6:.0f} MB; memory at rest {bench.memory('VmRSS') / size:.2f} times that")
             ticks = bench.cpu()

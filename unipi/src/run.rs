@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certify::options::VaultOptionsError;
-use config_proto::key::Key;
+use config_proto::key::{Key, KeyError};
 use config_proto::site::SiteSettings;
 use config_proto::v2::GATEWAY_FRAME_BYTES;
 use control_port::administrator::{self, AdministratorError};
@@ -22,7 +22,7 @@ use crate::control::{Administration, KeysError};
 use crate::git::{self, Remote, RemoteUrl, SshIdentity};
 use crate::listen::{BindError, Listeners, bind};
 use crate::observe::Metrics;
-use crate::options::Options;
+use crate::options::{Options, SecretText};
 use crate::push::{Token, TokenError};
 use crate::serve::{self, Counters, Secure, Server};
 use crate::site::{BuildOptions, ContentTypes};
@@ -58,27 +58,27 @@ pub enum RunError {
         /// What the system says.
         error: std::io::Error,
     },
-    /// The file with the webhook's secret holds none.
-    #[error("{}: {error}", path.display())]
+    /// What was given as the webhook's secret is none.
+    #[error("{from}: {error}")]
     Secret {
-        /// Which.
-        path: PathBuf,
+        /// Where it was given.
+        from: String,
         /// What is wrong.
         error: EmptySecret,
     },
-    /// The file with the push token holds none.
-    #[error("{}: {error}", path.display())]
+    /// What was given as the push token is none.
+    #[error("{from}: {error}")]
     Token {
-        /// Which.
-        path: PathBuf,
+        /// Where it was given.
+        from: String,
         /// What is wrong.
         error: TokenError,
     },
-    /// The file with the allowed signers holds no such list.
-    #[error("{}: {error}", path.display())]
+    /// What was given as the allowed signers is no such list.
+    #[error("{from}: {error}")]
     Signers {
-        /// Which.
-        path: PathBuf,
+        /// Where it was given.
+        from: String,
         /// What is wrong.
         error: SignersError,
     },
@@ -100,6 +100,14 @@ pub enum RunError {
     /// The administrator's key.
     #[error(transparent)]
     Administrator(#[from] AdministratorError),
+    /// The same, given as it is.
+    #[error("--control-key: {0}")]
+    ControlKey(#[from] KeyError),
+    /// There is no place for a new administrator's key.
+    #[error(
+        "there is no administrator's key, and no place for a new one next to a device: give --key-file or --control-key"
+    )]
+    NoKeyPlace,
     /// The operating system gives no event loop or signals.
     #[error("the system refuses what the server needs: {0}")]
     System(#[from] std::io::Error),
@@ -180,36 +188,34 @@ fn storage(options: &Options) -> Result<Option<Storage>, RunError> {
 
 /// The site of the command line, if it has one.
 fn site(options: &Options) -> Result<Option<Config>, RunError> {
-    let push = match &options.publishing.push_token_file {
-        Some(path) => Some(
-            Token::new(&read(path)?)
-                .map_err(|error| RunError::Token { path: path.clone(), error })?,
-        ),
-        None => None,
-    };
+    let (publishing, refresh) = (&options.publishing, &options.refresh);
+    let push = given("--push-token", &publishing.push_token, &publishing.push_token_file)?
+        .map(|Given { text, from }| {
+            Token::new(&text).map_err(|error| RunError::Token { from, error })
+        })
+        .transpose()?;
     if options.remote.is_none() && push.is_none() {
         return Ok(None);
     }
     let remote = options.remote.clone().map(|remote| with_identity(options, remote)).transpose()?;
     let reference = remote.as_ref().and_then(|remote| remote.reference.clone());
     let reference = reference.or_else(|| options.publishing.branch.clone());
-    let hook = match (&options.refresh.hook_secret_file, options.refresh.hook_open) {
-        (Some(path), _) => {
-            let secret = Secret::new(&read(path)?)
-                .map_err(|error| RunError::Secret { path: path.clone(), error })?;
+    let hook = match given("--hook-secret", &refresh.hook_secret, &refresh.hook_secret_file)? {
+        Some(Given { text, from }) => {
+            let secret = Secret::new(&text).map_err(|error| RunError::Secret { from, error })?;
             Some(Trust::Signed(Hook::new(secret, reference.clone())))
         }
-        (None, true) => Some(Trust::Path),
-        (None, false) => None,
-    };
-    let signers = match &options.publishing.allowed_signers {
-        Some(path) => {
-            let text = read(path)?;
-            let signers = AllowedSigners::parse(&String::from_utf8_lossy(&text));
-            Some(signers.map_err(|error| RunError::Signers { path: path.clone(), error })?)
-        }
+        None if refresh.hook_open => Some(Trust::Path),
         None => None,
     };
+    let lines = (!publishing.allowed_signer.is_empty())
+        .then(|| SecretText::from(publishing.allowed_signer.join("\n").as_str()));
+    let signers = given("--allowed-signer", &lines, &publishing.allowed_signers)?
+        .map(|Given { text, from }| {
+            AllowedSigners::parse(&String::from_utf8_lossy(&text))
+                .map_err(|error| RunError::Signers { from, error })
+        })
+        .transpose()?;
     let hash = match options.publishing.object_format.as_str() {
         "sha256" => git::HashKind::Sha256,
         _ => git::HashKind::Sha1,
@@ -234,7 +240,7 @@ fn site(options: &Options) -> Result<Option<Config>, RunError> {
     }))
 }
 
-/// The remote with what lets us in over SSH.
+/// The remote with who knows its address, and with what lets us in over SSH.
 fn with_identity(options: &Options, mut remote: Remote) -> Result<Remote, RunError> {
     remote.name_servers.clone_from(&options.name_servers);
     let key = match (&options.access.ssh_key, &options.access.ssh_key_file) {
@@ -278,6 +284,12 @@ fn control_key(options: &Options) -> Result<Option<Key>, RunError> {
     };
     if control.control.is_empty() {
         return Ok(None);
+    }
+    if let Some(text) = &control.control_key {
+        return Ok(Some(Key::from_file_text(text.as_str())?));
+    }
+    if control.key_file.is_none() && storage.starts_with("/dev") {
+        return Err(RunError::NoKeyPlace);
     }
     let mut beside = storage.as_os_str().to_owned();
     beside.push(".key");
@@ -371,6 +383,28 @@ async fn follow_names(names: Names, sites: Arc<Sites>) {
             return;
         }
     }
+}
+
+/// Something that is given as it is, or in a file.
+struct Given {
+    text: Zeroizing<Vec<u8>>,
+    /// The option, or the file.
+    from: String,
+}
+
+fn given(
+    option: &str,
+    text: &Option<SecretText>,
+    file: &Option<PathBuf>,
+) -> Result<Option<Given>, RunError> {
+    Ok(match (text, file) {
+        (Some(text), _) => Some(Given {
+            text: Zeroizing::new(text.as_str().as_bytes().to_vec()),
+            from: option.to_owned(),
+        }),
+        (None, Some(path)) => Some(Given { text: read(path)?, from: path.display().to_string() }),
+        (None, None) => None,
+    })
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, RunError> {

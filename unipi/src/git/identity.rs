@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 use super::HostKeyPin;
 
 /// A private key in the form that SSH is given it, from OpenSSH's or PKCS#8 PEM text without a passphrase, or from the
-/// original's `ed25519:BASE64` with the 32 bytes of the key.
+/// original's `ed25519:BASE64` with the 32 bytes of the key. What stands between the first and last line of OpenSSH's text
+/// will do as well, so that a key fits into one line.
 ///
 /// # Errors
 /// What is wrong with the text, without any of it.
@@ -28,6 +29,14 @@ pub fn private_key(text: &str) -> Result<Zeroizing<String>, String> {
         let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
         return key.to_openssh(LineEnding::LF).map_err(|error| error.to_string());
     }
+    let armoured;
+    let text = match text.starts_with(OPENSSH_MAGIC) {
+        true => {
+            armoured = with_armour(text);
+            armoured.as_str()
+        }
+        false => text,
+    };
     if text.starts_with("rsa:") {
         return Err(
             "rsa:SEED made a key by the original's own generator, which nothing else has: \
@@ -42,6 +51,25 @@ pub fn private_key(text: &str) -> Result<Zeroizing<String>, String> {
              a passphrase, or ed25519:BASE64"
         )),
     }
+}
+
+/// The base64 of "openssh-key-v1" and a zero byte.
+const OPENSSH_MAGIC: &str = "b3BlbnNzaC1rZXktdjEA";
+/// Characters in a line of OpenSSH's text.
+const OPENSSH_LINE: usize = 70;
+
+/// OpenSSH's text from the base64 in its middle.
+fn with_armour(base64: &str) -> Zeroizing<String> {
+    let mut text = Zeroizing::new("-----BEGIN OPENSSH PRIVATE KEY-----".to_owned());
+    let plain = base64.chars().filter(|c| !c.is_ascii_whitespace());
+    for (number, character) in plain.enumerate() {
+        if number % OPENSSH_LINE == 0 {
+            text.push('\n');
+        }
+        text.push(character);
+    }
+    text.push_str("\n-----END OPENSSH PRIVATE KEY-----\n");
+    text
 }
 
 impl FromStr for HostKeyPin {
@@ -154,5 +182,13 @@ mod tests {
             let error = private_key(bad).unwrap_err();
             assert!(!error.contains("AAAA"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_private_key_without_its_first_and_last_line_is_the_same() {
+        let whole = private_key(&format!("ed25519:{}", "A".repeat(43))).unwrap();
+        let one_line: String = whole.lines().filter(|line| !line.starts_with('-')).collect();
+        assert_eq!(private_key(&one_line).unwrap().trim(), whole.trim());
+        assert!(private_key(&one_line[..80]).unwrap_err().contains("OpenSSH"));
     }
 }

@@ -24,6 +24,7 @@ pub use publishing::{ControlOptions, PublishingOptions};
 pub use repository::{AccessOptions, RefreshOptions};
 pub use site::{SiteOptions, StorageOptions};
 pub use tls::TlsOptions;
+pub use values::SecretText;
 
 use crate::git::Remote;
 use values::{name_server, remote};
@@ -36,13 +37,15 @@ use values::{name_server, remote};
     about = "A site server: a static web site straight out of a git repository",
     long_about = "A site server: fetches a branch of a git repository into memory, serves it over HTTP and HTTPS, and \
         refreshes on a webhook. Publishing is git push.\n\nTLS is its own (--tls), or the gateway's (tlstunnel). Every \
-        option is also read from the environment: --hook-secret-file from UNIPI_HOOK_SECRET_FILE."
+        option is also read from the environment: --hook-secret-file from UNIPI_HOOK_SECRET_FILE. Secrets are best given in \
+        files; a unikernel has none, and takes them as they are (--hook-secret; hvt --args-file keeps them off its command \
+        line)."
 )]
 pub struct Options {
     /// The repository and its branch or tag: https, http, git or ssh [default branch: the remote's]. Without it, the site
     /// is pushed (--push-token-file), or sites are added at run time (--control)
     #[arg(long, env = "UNIPI_REMOTE", value_name = "URL[#BRANCH]", value_parser = remote,
-          required_unless_present_any = ["push_token_file", "control"])]
+          required_unless_present_any = ["push_token_file", "push_token", "control"])]
     pub remote: Option<Remote>,
 
     /// The instance's name, in logs
@@ -144,6 +147,34 @@ mod tests {
         }
         assert!(Options::try_parse_from(["unipi"]).is_err());
         assert!(Options::try_parse_from(["unipi", "--remote", "ftp://x/y"]).is_err());
+    }
+
+    #[test]
+    fn secrets_come_by_value_or_by_file_and_are_not_shown() {
+        let given = ["--hook-secret", "very-secret", "--push-token", "very-secret"];
+        let control = ["--control", "127.0.0.1:1235", "--control-key", "very-secret"];
+        let storage = ["--storage", "/dev/storage", "--storage-key", "very-secret"];
+        let all = [&given[..], &control, &storage].concat();
+        let options = parse(&all).unwrap();
+        assert_eq!(options.refresh.hook_secret.as_ref().unwrap().as_str(), "very-secret");
+        assert!(!format!("{options:?}").contains("very-secret"));
+        for option in ["--hook-secret", "--push-token", "--control-key", "--storage-key"] {
+            let file = match option {
+                "--control-key" => "--key-file".to_owned(),
+                option => format!("{option}-file"),
+            };
+            assert!(parse(&[&all[..], &[file.as_str(), "f"]].concat()).is_err(), "{option}");
+        }
+        let pushed = ["unipi", "--push-token", "0123456789abcdef"];
+        assert!(Options::try_parse_from(pushed).unwrap().remote.is_none());
+    }
+
+    #[test]
+    fn name_servers_have_ports() {
+        let options = parse(&["--name-server", "9.9.9.9,[::1]:5353"]).unwrap();
+        let servers: Vec<u16> = options.name_servers.iter().map(|a| a.port()).collect();
+        assert_eq!(servers, [53, 5353]);
+        assert!(parse(&["--name-server", "dns.example.org"]).is_err());
     }
 
     #[test]

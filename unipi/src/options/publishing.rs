@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{duration, url_path};
+use super::values::{SecretText, duration, url_path};
 
 /// Who may publish besides the remote, and whose commits go live.
 #[derive(Clone, Debug, Args)]
@@ -15,6 +15,16 @@ pub struct PublishingOptions {
     /// The file with the push token: git push to --push then publishes, with the token as password
     #[arg(long, env = "UNIPI_PUSH_TOKEN_FILE", value_name = "FILE")]
     pub push_token_file: Option<PathBuf>,
+
+    /// The push token itself, where there are no files; others on this machine can see it here
+    #[arg(
+        long,
+        env = "UNIPI_PUSH_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        conflicts_with = "push_token_file"
+    )]
+    pub push_token: Option<SecretText>,
 
     /// The path of the repository that is pushed to
     #[arg(long, env = "UNIPI_PUSH", default_value = "/site.git", value_name = "PATH", value_parser = url_path)]
@@ -32,6 +42,15 @@ pub struct PublishingOptions {
     /// Only what one of these keys signed goes live: a file as ssh-keygen and git have it (gpg.ssh.allowedSignersFile)
     #[arg(long, env = "UNIPI_ALLOWED_SIGNERS", value_name = "FILE")]
     pub allowed_signers: Option<PathBuf>,
+
+    /// A line of such a file, where there are no files; repeatable
+    #[arg(
+        long,
+        env = "UNIPI_ALLOWED_SIGNER",
+        value_name = "LINE",
+        conflicts_with = "allowed_signers"
+    )]
+    pub allowed_signer: Vec<String>,
 }
 
 /// Who may configure: tlstunnel-ctl site.
@@ -51,6 +70,17 @@ pub struct ControlOptions {
     /// The file with the administrator's key; made if it is missing [default: beside --storage, with .key]
     #[arg(long, env = "UNIPI_KEY_FILE", value_name = "FILE", requires = "control")]
     pub key_file: Option<PathBuf>,
+
+    /// The administrator's key itself, where there are no files; others on this machine can see it here
+    #[arg(
+        long,
+        env = "UNIPI_CONTROL_KEY",
+        hide_env_values = true,
+        value_name = "TEXT",
+        requires = "control",
+        conflicts_with = "key_file"
+    )]
+    pub control_key: Option<SecretText>,
 
     /// Control connections at the same time
     #[arg(long, env = "UNIPI_CONTROL_CONNECTIONS", default_value_t = 64, value_name = "N",

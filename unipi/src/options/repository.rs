@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::{authenticator, url_path};
+use super::values::{SecretText, authenticator, url_path};
 use crate::git::HostKeyPin;
 
 /// How the repository lets us in.
@@ -16,8 +16,8 @@ pub struct AccessOptions {
     #[arg(long, env = "UNIPI_SSH_KEY_FILE", value_name = "FILE", requires = "ssh_authenticator")]
     pub ssh_key_file: Option<PathBuf>,
 
-    /// The private SSH key itself, as the original has it: ed25519:BASE64. Others on this machine can see it here; a file
-    /// is better
+    /// The private SSH key itself: as the original has it, ed25519:BASE64, or what stands between the first and last line
+    /// of OpenSSH's file, in one line. Others on this machine can see it here; a file is better
     #[arg(
         long,
         env = "UNIPI_SSH_KEY",
@@ -54,8 +54,18 @@ pub struct RefreshOptions {
     #[arg(long, env = "UNIPI_HOOK_SECRET_FILE", value_name = "FILE")]
     pub hook_secret_file: Option<PathBuf>,
 
+    /// The webhook's secret itself, where there are no files; others on this machine can see it here
+    #[arg(
+        long,
+        env = "UNIPI_HOOK_SECRET",
+        hide_env_values = true,
+        value_name = "TEXT",
+        conflicts_with = "hook_secret_file"
+    )]
+    pub hook_secret: Option<SecretText>,
+
     /// Refreshes on any GET or POST of the hook's path, unsigned, as the original did
-    #[arg(long, env = "UNIPI_HOOK_OPEN", conflicts_with = "hook_secret_file",
+    #[arg(long, env = "UNIPI_HOOK_OPEN", conflicts_with_all = ["hook_secret_file", "hook_secret"],
           value_parser = BoolishValueParser::new())]
     pub hook_open: bool,
 

@@ -1,10 +1,11 @@
 //! The real OpenSSH server, for one user and one key, on a port of its own.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use acceptance::unikernel::backend_address;
 use unipi::git::{HostKeyPin, SshIdentity};
 
 const SSHD: &str = "/usr/sbin/sshd";
@@ -54,7 +55,7 @@ impl Server {
         let config_file = ssh.join("config");
         std::fs::write(&config_file, config).unwrap();
         let _ = std::fs::create_dir_all("/run/sshd");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = TcpListener::bind((backend_address(), 0)).unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {

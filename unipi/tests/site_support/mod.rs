@@ -1,5 +1,5 @@
 //! Harness for the running program: a repository of the test's own, served by the real `git daemon`, and the real
-//! `unipi` in front of it.
+//! `unipi` in front of it, as a process or, as `ACCEPTANCE_WAY` says, as a unikernel ([`unikernel`]).
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::File;
@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use acceptance::unikernel::{Networks, Way, backend_address, way};
 use tempfile::TempDir;
+
+mod unikernel;
 
 /// Whether every one of `programs` is installed; a missing one fails where `REQUIRE_PEERS=1`.
 pub fn available(programs: &[&str]) -> bool {
@@ -71,8 +74,9 @@ pub struct Forge {
 impl Forge {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("folder");
-        let port =
-            TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("port").port();
+        let listener = TcpListener::bind((backend_address(), 0)).expect("port");
+        let port = listener.local_addr().expect("port").port();
+        drop(listener);
         let mut forge = Self { folder, port, daemon: None };
         std::fs::create_dir(forge.work()).expect("folder");
         forge.git_in(forge.folder.path(), &["init", "-q", "--bare", "-b", "main", "site.git"]);
@@ -85,19 +89,14 @@ impl Forge {
     pub fn up(&mut self) {
         let mut command = Command::new("git");
         command
-            .args([
-                "daemon",
-                "--reuseaddr",
-                "--export-all",
-                "--listen=127.0.0.1",
-                "--log-destination=stderr",
-            ])
+            .args(["daemon", "--reuseaddr", "--export-all", "--log-destination=stderr"])
+            .arg(format!("--listen={}", backend_address()))
             .arg(format!("--port={}", self.port))
             .arg(format!("--base-path={}", self.folder.path().display()))
             .arg(self.folder.path());
         self.daemon = Some(Process::start(&mut command, &self.folder.path().join("daemon.log")));
         eventually("git daemon listens", || {
-            std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+            std::net::TcpStream::connect((backend_address(), self.port)).is_ok()
         });
     }
 
@@ -107,12 +106,12 @@ impl Forge {
             daemon.terminate();
         }
         eventually("git daemon is gone", || {
-            std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err()
+            std::net::TcpStream::connect((backend_address(), self.port)).is_err()
         });
     }
 
     pub fn remote(&self) -> String {
-        format!("git://127.0.0.1:{}/site.git#main", self.port)
+        format!("git://{}:{}/site.git#main", backend_address(), self.port)
     }
 
     pub fn work(&self) -> PathBuf {
@@ -161,6 +160,7 @@ impl Drop for Forge {
 pub struct Unipi {
     folder: TempDir,
     process: Option<Process>,
+    networks: Option<Networks>,
     pub http: SocketAddr,
     pub https: Option<SocketAddr>,
     pub metrics: SocketAddr,
@@ -174,6 +174,7 @@ impl Unipi {
         let mut unipi = Self {
             folder,
             process: None,
+            networks: None,
             http: nowhere,
             https: None,
             metrics: nowhere,
@@ -185,6 +186,9 @@ impl Unipi {
 
     /// Starts the program again in the same folder.
     pub fn spawn(&mut self, remote: &str, options: &[&str]) {
+        if way() != Way::Host {
+            return self.spawn_unikernel(remote, options);
+        }
         let ready = self.path("ready.json");
         let _ = std::fs::remove_file(&ready);
         let mut command = Command::new(env!("CARGO_BIN_EXE_unipi"));

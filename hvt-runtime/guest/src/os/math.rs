@@ -1,4 +1,5 @@
-//! Functions of `libm`, from the crate of that name. Few programs need any: tokio's statistics take a power.
+//! Functions of `libm`, from the crate of that name. Few programs need any: tokio's statistics take a power,
+//! and Brotli logarithms.
 
 #[unsafe(no_mangle)]
 extern "C" fn pow(base: f64, exponent: f64) -> f64 {
@@ -13,4 +14,9 @@ extern "C" fn exp(value: f64) -> f64 {
 #[unsafe(no_mangle)]
 extern "C" fn log(value: f64) -> f64 {
     libm::log(value)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn log2f(value: f32) -> f32 {
+    libm::log2f(value)
 }

@@ -293,6 +293,17 @@ extern "C" fn mprotect(_start: *mut c_void, _len: usize, rights: c_int) -> c_int
     if rights == libc::PROT_READ | libc::PROT_WRITE { 0 } else { error::fail(Errno(libc::EACCES)) }
 }
 
+/// Nothing here puts memory anywhere else. What the host does with it, no guest can forbid.
+#[unsafe(no_mangle)]
+extern "C" fn mlock(_start: *const c_void, _len: usize) -> c_int {
+    0
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn munlock(_start: *const c_void, _len: usize) -> c_int {
+    0
+}
+
 /// Advice may be ignored. Not so `MADV_WIPEONFORK`, by which the crypto library makes sure that no copy of the program
 /// repeats its random numbers: it holds because nothing here can fork. The library also asks for advice that does not
 /// exist and wants to be told so, to see that it is not talking to an emulator that says yes to everything.
