@@ -1,6 +1,6 @@
 //! One TCP connection as the stack holds it: the engine, and what the socket's side adds to it.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use crate::error::SocketError;
 use crate::flow::FlowKey;
@@ -91,7 +91,7 @@ impl Connection {
     /// Whether data arrived since the last call.
     pub(crate) fn take_arrival(&mut self) -> bool {
         let arrived = self.tcp.arrived();
-        std::mem::replace(&mut self.seen, arrived) < arrived
+        core::mem::replace(&mut self.seen, arrived) < arrived
     }
 
     /// Notes what changed since the last call: an error if the connection ended badly.

@@ -4,8 +4,9 @@
 //! Frames go in by [`Control::input`], time by [`Control::poll`]; both return the frames that go
 //! out. Nothing here belongs to a connection.
 
-use std::net::IpAddr;
-use std::time::Duration;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{DeviceCapabilities, Medium, RxToken, TxToken};
@@ -127,7 +128,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let starts = core::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, &end)| &self.octets[start..end])
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong, named by who is to blame.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use thiserror::Error;
 

@@ -3,9 +3,9 @@
 //! Peers choose their addresses and ports, so every table of flows, every initial sequence number
 //! and every ephemeral port depends on a secret key.
 
-use std::hash::{BuildHasher, Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use core::hash::{BuildHasher, Hash, Hasher};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
 use siphasher::sip::SipHasher13;
 

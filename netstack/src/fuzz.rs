@@ -3,11 +3,13 @@
 
 mod streams;
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::net::Ipv6Addr;
-use std::rc::Rc;
-use std::time::Duration;
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::net::Ipv6Addr;
+use core::time::Duration;
 
 use smoltcp::wire::{
     Icmpv6Packet, IpProtocol, Ipv4Packet, Ipv6Packet, Ipv6Repr, TcpControl, TcpPacket,

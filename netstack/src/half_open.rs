@@ -5,10 +5,11 @@
 //! SYN|ACK must offer what the engine will offer later, which [`Offer`] says. What a cookie has no
 //! room for lies in the low bits of the timestamp that comes back with it.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::time::Duration;
+use alloc::collections::BinaryHeap;
+use core::cmp::Reverse;
+use core::time::Duration;
 
+use hashbrown::HashMap;
 use smoltcp::wire::{TcpControl, TcpRepr, TcpTimestampRepr};
 
 use crate::flow::{FlowKey, Secret, low_word};
@@ -125,7 +126,7 @@ pub(crate) struct HalfOpenTable {
 }
 
 /// A flow with an order, which the heap needs.
-type FlowOrder = (std::net::SocketAddr, std::net::SocketAddr);
+type FlowOrder = (core::net::SocketAddr, core::net::SocketAddr);
 
 impl HalfOpenTable {
     pub(crate) fn new(secret: Secret, limit: usize, patience: Duration) -> Self {
@@ -277,7 +278,7 @@ mod tests {
     };
 
     fn key(port: u16) -> FlowKey {
-        let remote = std::net::SocketAddr::from(([10, 0, 0, 2], port));
+        let remote = core::net::SocketAddr::from(([10, 0, 0, 2], port));
         FlowKey { local: "10.0.0.1:80".parse().unwrap(), remote }
     }
 

@@ -1,7 +1,9 @@
 //! What ICMP errors say about flows of this host (RFC 792, RFC 4443 §3): which packet did not
 //! arrive, and why. And the one error that this host sends itself.
 
-use std::net::{IpAddr, SocketAddr};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{

@@ -6,8 +6,11 @@ mod announce;
 mod configure;
 mod discovery;
 
-use std::net::IpAddr;
-use std::time::Duration;
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
 
 use self::announce::Announcement;
 use crate::config::InterfaceConfig;

@@ -32,7 +32,10 @@
 //! reassembles IP fragments; datagrams fit one packet. There is no ECN, no urgent data (it is read
 //! as data), no pacing, and no search for routers that drop what is too long without a word
 //! (RFC 4821).
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
 
 mod config;
 mod connection;

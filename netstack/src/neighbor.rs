@@ -3,9 +3,11 @@
 //! The table is the stack's own because smoltcp's is silent for a second after every miss. A packet
 //! for an unknown neighbour waits here while a request is out; a few per neighbour, all bounded.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::time::Duration;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use hashbrown::HashMap;
 
 use crate::device::FrameOffload;
 use crate::flow::Secret;
@@ -104,7 +106,7 @@ impl Neighbors {
         let entry = self.entry(neighbor, now);
         entry.hardware = Some(hardware);
         entry.confirmed = now;
-        std::mem::take(&mut entry.waiting)
+        core::mem::take(&mut entry.waiting)
     }
 
     fn entry(&mut self, neighbor: IpAddr, now: Duration) -> &mut Entry {

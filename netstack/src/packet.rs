@@ -3,8 +3,10 @@
 //! Parsing and emitting are smoltcp's; what is here decides what is acceptable at all: no
 //! fragments, no extension headers, right checksums.
 
-use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use core::ops::Range;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{

@@ -3,9 +3,10 @@
 //!
 //! A connection is told when it begins, and when a router names one of its segments.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::time::Duration;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use hashbrown::HashMap;
 
 use crate::flow::Secret;
 

@@ -1,7 +1,7 @@
 //! What a socket is ready for, and the queue of sockets whose readiness changed.
 
-use std::collections::VecDeque;
-use std::ops::{BitOr, BitOrAssign};
+use alloc::collections::VecDeque;
+use core::ops::{BitOr, BitOrAssign};
 
 /// A handle of a socket. The generation keeps a handle of a closed socket from naming its
 /// successor in the same place.
@@ -98,6 +98,6 @@ impl Edges {
 
     /// The edges since the last call.
     pub(crate) fn take(&mut self) -> Readiness {
-        std::mem::take(&mut self.pending)
+        core::mem::take(&mut self.pending)
     }
 }

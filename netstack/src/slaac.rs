@@ -5,8 +5,9 @@
 //! Interface identifiers come from the hardware address (RFC 2464 §4), so that a server keeps its
 //! addresses when it starts again. This module knows times and messages; it sends nothing itself.
 
-use std::net::{IpAddr, Ipv6Addr};
-use std::time::Duration;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv6Addr};
+use core::time::Duration;
 
 use smoltcp::wire::{
     Icmpv6Message, Icmpv6Packet, NdiscOption, NdiscOptionRepr, NdiscPrefixInfoFlags,
@@ -126,7 +127,7 @@ impl Slaac {
 
     /// Whether addresses, routers or servers changed since the last call.
     pub(crate) fn take_change(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+        core::mem::take(&mut self.changed)
     }
 
     /// Does what is due; returns what to send.

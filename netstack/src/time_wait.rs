@@ -1,8 +1,10 @@
 //! The ends of connections (TIME-WAIT, RFC 9293 §3.6.1) as small stubs, so that no closed
 //! connection keeps a socket and buffers.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use hashbrown::HashMap;
 
 use crate::flow::{FlowKey, Secret};
 use crate::half_open::Syn;
@@ -122,7 +124,7 @@ mod tests {
         };
         let key = |port| FlowKey {
             local: "10.0.0.1:80".parse().unwrap(),
-            remote: std::net::SocketAddr::from(([10, 0, 0, 2], port)),
+            remote: core::net::SocketAddr::from(([10, 0, 0, 2], port)),
         };
         for port in 1..=5 {
             table.insert(key(port), stub, Duration::from_secs(u64::from(port)));

@@ -3,9 +3,9 @@
 //! An owner that moves its deadline later leaves its entry where it is: when the entry comes up,
 //! the owner is asked again. So moving a timer on every packet costs nothing.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::time::Duration;
+use alloc::collections::BinaryHeap;
+use core::cmp::Reverse;
+use core::time::Duration;
 
 /// What a deadline belongs to: a place in the table of sockets, with its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

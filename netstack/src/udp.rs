@@ -1,7 +1,8 @@
 //! UDP sockets: bounded queues of datagrams, without smoltcp's sockets, which a datagram needs not.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use crate::error::SocketError;
 use crate::readiness::{Edges, Readiness};

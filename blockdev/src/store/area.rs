@@ -13,7 +13,8 @@ use crate::device::{BlockDevice, DeviceError};
 
 /// redb's page size; lengths are multiples of it.
 pub(super) const PAGE: u64 = 4096;
-static ZEROS: [u8; 65_536] = [0; 65_536];
+/// How much is filled with zeros at once, in bytes.
+const FILL: u64 = 65_536;
 
 #[derive(Debug)]
 pub(super) struct Area {
@@ -79,11 +80,14 @@ impl Area {
     }
 
     fn fill_with_zeros(&self, from: u64, to: u64) -> Result<(), DeviceError> {
-        let mut at = from;
-        while at < to {
-            let piece = usize::try_from(to - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
-            self.write(at, &ZEROS[..piece])?;
-            at += piece as u64;
+        let piece = |at: u64| usize::try_from(FILL.min(to - at)).unwrap_or(0);
+        if from >= to {
+            return Ok(());
+        }
+        // Not a constant, which would be in the program's file.
+        let zeros = vec![0; piece(from)];
+        for at in (from..to).step_by(zeros.len()) {
+            self.write(at, &zeros[..piece(at)])?;
         }
         Ok(())
     }

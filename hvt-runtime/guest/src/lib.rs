@@ -23,9 +23,6 @@
 #![cfg_attr(hvt_guest, no_std)]
 
 extern crate alloc;
-// Under the network stack. Its calls to the C library end in this one.
-#[cfg(hvt_guest)]
-extern crate std;
 
 pub mod behind;
 pub mod command_line;

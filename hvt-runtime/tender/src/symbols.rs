@@ -1,16 +1,20 @@
-//! Names for addresses, from the image's symbol table.
+//! Names for addresses, from the image: its packed table ([`hvt_symbols`]), or the ELF symbol table of other tools' images.
 //!
-//! The table is read after a crash, in pieces, straight from the file: names cost nothing while the guest runs. The file
-//! may be hostile; a table that does not make sense gives no names.
+//! Either is read after a crash, straight from the file: names cost nothing while the guest runs. The file may be hostile;
+//! a table that does not make sense gives no names.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+
+use hvt_symbols::{Function, Table};
 
 use crate::bytes::{u16_at, u32_at, u64_at};
 
 /// The most sections and symbols that are looked at.
 const MAX_SECTIONS: u64 = 4096;
 const MAX_SYMBOLS: u64 = 4 << 20;
+/// The largest packed table that is read, in bytes.
+const MAX_PACKED: u64 = 16 << 20;
 /// The longest name that is shown, before demangling.
 const MAX_NAME: usize = 512;
 const SECTION_SIZE: usize = 64;
@@ -37,31 +41,25 @@ impl<'a> Symbols<'a> {
     /// For each address `function+0x12`, where the table has one.
     #[must_use]
     pub fn resolve(file: &'a File, addresses: &[u64]) -> Vec<Option<String>> {
+        if let Some(names) = packed(file, addresses) {
+            return names;
+        }
         let table = Self::find(file);
         let found = table.as_ref().map_or_else(Vec::new, |table| table.search(addresses));
         let name = |(i, address): (usize, &u64)| {
             let best = found.get(i).copied().flatten()?;
             let text = table.as_ref()?.name(best.name)?;
-            Some(format!("{:#}+{:#x}", rustc_demangle::demangle(&text), address - best.start))
+            let text = format!("{:#}", rustc_demangle::demangle(&text));
+            Some(place(&text, address - best.start))
         };
         addresses.iter().enumerate().map(name).collect()
     }
 
     fn find(file: &'a File) -> Option<Self> {
-        let header: [u8; 64] = read(file, 0)?;
-        let (sections, count) = (u64_at(&header, 40), u64::from(u16_at(&header, 60)));
-        let section = |index: u64| -> Option<[u8; SECTION_SIZE]> {
-            read(file, sections.checked_add(index.checked_mul(SECTION_SIZE as u64)?)?)
-        };
-        for index in 0..count.min(MAX_SECTIONS) {
-            let symbols = section(index)?;
-            if u32_at(&symbols, 4) == SHT_SYMTAB {
-                let names = section(u32_at(&symbols, 40).into())?;
-                let extent = |s: &[u8]| (u64_at(s, 24), u64_at(s, 32));
-                return Some(Self { file, table: extent(&symbols), names: extent(&names) });
-            }
-        }
-        None
+        let section = |index: u64| section(file, index);
+        let symbols = sections(file).find(|section| u32_at(section, 4) == SHT_SYMTAB)?;
+        let names = section(u32_at(&symbols, 40).into())?;
+        Some(Self { file, table: extent(&symbols), names: extent(&names) })
     }
 
     /// One pass over the table for all addresses.
@@ -102,9 +100,48 @@ impl<'a> Symbols<'a> {
         self.file.read_exact_at(&mut bytes, self.names.0.checked_add(offset)?).ok()?;
         let len = bytes.iter().position(|b| *b == 0)?;
         let text = std::str::from_utf8(&bytes[..len]).ok()?;
-        // A name goes to a terminal.
-        (len > 0 && text.chars().all(|c| !c.is_control())).then(|| text.to_owned())
+        can_be_shown(text).then(|| text.to_owned())
     }
+}
+
+/// What the packed table says, if the image has one.
+fn packed(file: &File, addresses: &[u64]) -> Option<Vec<Option<String>>> {
+    let section = sections(file).find(|section| u32_at(section, 4) == hvt_symbols::SECTION_TYPE)?;
+    let (offset, len) = extent(&section);
+    let mut bytes = vec![0; usize::try_from(len.min(MAX_PACKED)).ok()?];
+    file.read_exact_at(&mut bytes, offset).ok()?;
+    let table = Table::unpack(&bytes).ok()?;
+    let name = |(address, function): (&u64, Option<Function<'_>>)| {
+        let function = function.filter(|function| can_be_shown(function.name))?;
+        let short: String = function.name.chars().take(MAX_NAME).collect();
+        Some(place(&short, address - function.address))
+    };
+    Some(addresses.iter().zip(table.find(addresses)).map(name).collect())
+}
+
+fn place(name: &str, offset: u64) -> String {
+    format!("{name}+{offset:#x}")
+}
+
+/// A name goes to a terminal.
+fn can_be_shown(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| !c.is_control())
+}
+
+/// Section headers of a file, as far as there are any.
+fn sections(file: &File) -> impl Iterator<Item = [u8; SECTION_SIZE]> {
+    let count = read::<64>(file, 0).map_or(0, |header| u64::from(u16_at(&header, 60)));
+    (0..count.min(MAX_SECTIONS)).map_while(move |index| section(file, index))
+}
+
+fn section(file: &File, index: u64) -> Option<[u8; SECTION_SIZE]> {
+    let header: [u8; 64] = read(file, 0)?;
+    read(file, u64_at(&header, 40).checked_add(index.checked_mul(SECTION_SIZE as u64)?)?)
+}
+
+/// Where a section's bytes are, and how many.
+fn extent(section: &[u8]) -> (u64, u64) {
+    (u64_at(section, 24), u64_at(section, 32))
 }
 
 fn read<const N: usize>(file: &File, at: u64) -> Option<[u8; N]> {

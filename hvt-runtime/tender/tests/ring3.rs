@@ -130,20 +130,26 @@ fn a_crash_report_is_exact() {
     if !kvm() {
         return;
     }
-    let ended = Guest::new()
+    let guest = Guest::new()
         .raw(&[0x90; 5])
         .raw(&[0x48, 0xbb])
         .raw(&0x1122_3344_5566_7788_u64.to_le_bytes())
         .store_byte(RODATA + 0x123, 1)
         .function("first_function", TEXT, TEXT + 5)
-        .function("_ZN5hello5crash17h0123456789abcdefE", TEXT + 5, TEXT + 100)
-        .run(&[]);
-    ended.is(CRASH);
-    // 5 nops, 10 bytes of mov, 10 of the next mov, then the store.
-    ended.says("write to a read-only page: 0x101123 in the image's read-only data");
-    ended.says("rip 0000000000100019").says("rbx 1122334455667788").says("cr2 0000000000101123");
-    ended.says("rax 0000000000101123").says("rsp 0000000000fffff8");
-    ended.says("at 0x000000100019 hello::crash+0x14");
+        .function("_ZN5hello5crash17h0123456789abcdefE", TEXT + 5, TEXT + 100);
+    // Names in an ELF symbol table, and in hvt-image's.
+    for guest in [guest.clone(), guest.pack_names()] {
+        let ended = guest.run(&[]);
+        ended.is(CRASH);
+        // 5 nops, 10 bytes of mov, 10 of the next mov, then the store.
+        ended.says("write to a read-only page: 0x101123 in the image's read-only data");
+        ended
+            .says("rip 0000000000100019")
+            .says("rbx 1122334455667788")
+            .says("cr2 0000000000101123");
+        ended.says("rax 0000000000101123").says("rsp 0000000000fffff8");
+        ended.says("at 0x000000100019 hello::crash+0x14");
+    }
     // A call leaves its return address on the stack: call +0, then a fault.
     let ended = Guest::new()
         .raw(&[0xe8, 0, 0, 0, 0])
@@ -156,6 +162,25 @@ fn a_crash_report_is_exact() {
         .says("invalid instruction")
         .says("callee+0x0")
         .says("0x000000100005 caller+0x4");
+}
+
+/// A table that makes no sense costs the names, not the report, and control characters do not reach the terminal.
+#[test]
+fn a_hostile_table_of_names_does_no_harm() {
+    if !kvm() {
+        return;
+    }
+    let guest = Guest::new().raw(&[0x0f, 0x0b]).function("\u{1b}[2J", TEXT, TEXT + 5).pack_names();
+    let packed = guest.packed_names.clone().unwrap();
+    let mut large = packed.clone();
+    large[16..20].fill(0xff);
+    for table in [packed.clone(), packed[..packed.len() - 1].to_vec(), large, vec![0; 9]] {
+        let mut guest = guest.clone();
+        guest.packed_names = Some(table);
+        let ended = guest.run(&[]);
+        ended.is(CRASH).says("invalid instruction").says("at 0x000000100000 ?");
+        assert!(!ended.err.contains('\u{1b}'), "{}", ended.err);
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Two stacks, and a wire of which the input decides what becomes of each frame.
 
-use std::time::Duration;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::{Memory, OWN, PEER};
 use crate::{Close, InterfaceConfig, Limits, SocketError, SocketId, Stack};

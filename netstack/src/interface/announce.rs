@@ -4,8 +4,9 @@
 //! A guest that starts again has another hardware address, and its neighbours would send to the old one until they have
 //! found out by themselves. Some (passt) learn where a guest is from nothing else than what it sends.
 
-use std::net::{IpAddr, Ipv6Addr};
-use std::time::Duration;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv6Addr};
+use core::time::Duration;
 
 use smoltcp::wire::{ArpOperation, EthernetAddress, NdiscNeighborFlags, NdiscRepr};
 

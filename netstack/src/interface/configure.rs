@@ -1,7 +1,8 @@
 //! Where an interface's addresses come from: the operator, a DHCP server, routers, or all of them.
 
-use std::net::{IpAddr, Ipv6Addr};
-use std::time::Duration;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv6Addr};
+use core::time::Duration;
 
 use smoltcp::wire::{EthernetAddress, Icmpv6Message, Icmpv6Packet, NdiscRepr};
 
@@ -79,7 +80,7 @@ impl<D: Device> Port<D> {
         let lease = self.control.take_lease();
         let changed = self.slaac.as_mut().is_some_and(Slaac::take_change);
         if changed || lease.is_some() {
-            self.lease = lease.unwrap_or_else(|| std::mem::take(&mut self.lease));
+            self.lease = lease.unwrap_or_else(|| core::mem::take(&mut self.lease));
             self.reconfigure();
         }
         let slaac = self.slaac.as_ref().and_then(Slaac::deadline);

@@ -1,7 +1,8 @@
 //! Who has an address: questions to neighbours, and what is learned from theirs (ARP, RFC 826;
 //! neighbour discovery, RFC 4861).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use alloc::vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use smoltcp::phy::{ChecksumCapabilities, Medium};
 use smoltcp::wire::{

@@ -3,8 +3,8 @@
 //! A TCP segment goes to the connection of its flow, to a handshake, to a remembered end, or to a
 //! listener, in this order, each found by one look into a table.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use core::net::SocketAddr;
+use core::time::Duration;
 
 use smoltcp::wire::{IpProtocol, TcpControl, TcpRepr, TcpTimestampRepr};
 

@@ -10,9 +10,12 @@ mod table;
 mod tcp;
 mod udp;
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use hashbrown::HashMap;
 
 use crate::config::{AddressSource, InterfaceConfig, Limits};
 use crate::counters::{Census, Counters, DropReason};

@@ -1,6 +1,6 @@
 //! Frames out: dirty connections send, and are then looked at once: readiness, timers, their end.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use smoltcp::wire::{TcpControl, TcpRepr};
 

@@ -1,7 +1,9 @@
 //! The table of sockets: places that are used again, with generations that tell their tenants apart.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use crate::connection::Connection;
 use crate::readiness::{Edges, Readiness, SocketId};

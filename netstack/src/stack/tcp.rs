@@ -1,8 +1,9 @@
 //! Operations of TCP sockets.
 
-use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
 use super::table::{Entry, Listener};
 use super::{Stack, unspecified};
@@ -259,7 +260,7 @@ impl<D: Device> Stack<D> {
                 Ok(())
             }
             Entry::Listener(listener) => {
-                let waiting = std::mem::take(&mut listener.queue);
+                let waiting = core::mem::take(&mut listener.queue);
                 let (local, dual_stack) = (listener.local, listener.dual_stack);
                 self.table.remove(id.index);
                 self.listeners.remove(&local);
@@ -438,7 +439,7 @@ impl<D: Device> Stack<D> {
             Some((prefix, port.number, port.config.source_for(destination)?))
         });
         // Of interfaces with equal routes the first wins.
-        let best = hops.max_by_key(|&(prefix, number, _)| (prefix, std::cmp::Reverse(number)));
+        let best = hops.max_by_key(|&(prefix, number, _)| (prefix, core::cmp::Reverse(number)));
         best.map(|(_, number, from)| (number, from)).ok_or(SocketError::NetworkUnreachable)
     }
 

@@ -1,7 +1,8 @@
 //! Operations of UDP sockets, and what ICMP says about flows.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
 
 use smoltcp::wire::IpProtocol;
 

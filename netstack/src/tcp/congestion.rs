@@ -1,7 +1,7 @@
 //! The congestion window: slow start from ten segments (RFC 6928) with an early way out
 //! ([`HyStart`]), then CUBIC (RFC 9438). All arithmetic is on integers: octets and milliseconds.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use super::hystart::HyStart;
 use super::sequence::Position;

@@ -1,6 +1,6 @@
 //! HyStart++ (RFC 9406): slow start ends when the round trip grows, before anything is lost.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use super::congestion::Arrival;
 use super::sequence::Position;

@@ -1,6 +1,6 @@
 //! What a received segment does to a connection (RFC 9293 §3.10.7).
 
-use std::time::Duration;
+use core::time::Duration;
 
 use smoltcp::wire::{TcpControl, TcpRepr};
 

@@ -34,7 +34,7 @@ mod state;
 mod tests;
 mod timers;
 
-use std::time::Duration;
+use core::time::Duration;
 
 use smoltcp::wire::{TcpControl, TcpRepr};
 
@@ -251,7 +251,7 @@ impl Tcp {
 
     /// What happened since the last call.
     pub(crate) fn take_counts(&mut self) -> Counts {
-        std::mem::take(&mut self.counts)
+        core::mem::take(&mut self.counts)
     }
 
     /// Octets that can be read.

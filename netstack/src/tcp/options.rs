@@ -1,7 +1,7 @@
 //! What both sides agreed on in their SYNs: segment sizes (RFC 6691), window scale and timestamps
 //! (RFC 7323), selective acknowledgements (RFC 2018).
 
-use std::time::Duration;
+use core::time::Duration;
 
 use crate::flow::low_word;
 use crate::half_open::Syn;

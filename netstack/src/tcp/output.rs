@@ -1,7 +1,7 @@
 //! What a connection has to say, one segment at a time: a reset, what is lost, what is new, probes,
 //! and an acknowledgement if nothing else carries it.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use smoltcp::wire::{TcpControl, TcpRepr};
 
@@ -50,7 +50,7 @@ impl Tcp {
     }
 
     fn reset(&mut self, key: &FlowKey, now: Duration) -> Option<Outgoing> {
-        if !std::mem::take(&mut self.owed.reset) {
+        if !core::mem::take(&mut self.owed.reset) {
             return None;
         }
         let header = self.header(key, TcpControl::Rst, self.tx.next, now);
@@ -128,7 +128,7 @@ impl Tcp {
     /// The tail-loss probe: something new if there is, else the newest segment again (RFC 8985
     /// §7.3).
     fn tail_probe(&mut self, key: &FlowKey, now: Duration) -> Option<Outgoing> {
-        if !std::mem::take(&mut self.owed.probe) {
+        if !core::mem::take(&mut self.owed.probe) {
             return None;
         }
         self.counts.probes += 1;
@@ -250,7 +250,7 @@ impl Tcp {
 
     /// A segment that the peer must answer, because it lies before the window.
     fn poke(&mut self, key: &FlowKey, now: Duration) -> Option<Outgoing> {
-        if !std::mem::take(&mut self.owed.poke) {
+        if !core::mem::take(&mut self.owed.poke) {
             return None;
         }
         self.owed.small = false;

@@ -1,7 +1,8 @@
 //! A queue of octets whose memory is what it holds: pieces that come with data and go when they
 //! are read or acknowledged. It never moves what it holds, and an empty queue owns nothing.
 
-use std::collections::VecDeque;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use super::sequence::{Position, length};
 

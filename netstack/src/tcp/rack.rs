@@ -1,7 +1,7 @@
 //! RACK-TLP (RFC 8985): what was sent well before something that arrived is lost; and the tail-loss
 //! probe, which makes something arrive when nothing follows.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use super::rtt::RoundTrip;
 use super::scoreboard::{Record, Scoreboard};

@@ -1,7 +1,8 @@
 //! Received data that is ahead of a gap, and what selective acknowledgements say about it
 //! (RFC 2018 §4, RFC 2883 §4).
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use super::sequence::{Position, length};
 

@@ -1,6 +1,6 @@
 //! The receiving half: the order of data, the window that is offered, and how it grows.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use super::queue::Queue;
 use super::reassembly::{Islands, Kept, Range};

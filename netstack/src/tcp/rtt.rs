@@ -1,6 +1,6 @@
 //! The round-trip time and the retransmission timeout (RFC 6298).
 
-use std::time::Duration;
+use core::time::Duration;
 
 /// The timeout before the first measurement (RFC 6298 §2.1).
 const INITIAL: Duration = Duration::from_secs(1);

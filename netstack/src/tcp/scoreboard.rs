@@ -1,8 +1,8 @@
 //! What was sent and is not acknowledged: when each stretch was sent last, and whether it arrived,
 //! is lost, or is still on its way (RFC 6675 §3, with the times that RFC 8985 needs).
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use alloc::collections::VecDeque;
+use core::time::Duration;
 
 use super::sequence::Position;
 

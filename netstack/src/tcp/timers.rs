@@ -1,6 +1,6 @@
 //! What happens because time passes.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use super::recovery::Phase;
 use super::{Acknowledge, State, Tcp, rack};

@@ -133,7 +133,7 @@ fn program(
     let base = format!("-Wl,--image-base={IMAGE_BASE:#x}");
     let mut folder_option = OsString::from("-L");
     folder_option.push(relative(libraries));
-    let arguments: [OsString; 13] = [
+    let arguments: [OsString; 14] = [
         folder_option,
         relative(notes).into(),
         "-nostartfiles".into(),
@@ -143,6 +143,8 @@ fn program(
         base.into(),
         "-Wl,-e,_start".into(),
         "-Wl,--gc-sections".into(),
+        // Generic code of different crates is often the same code. Strings share their ends.
+        "-Wl,--icf=all,-O2".into(),
         "-Wl,--build-id=none".into(),
         "-Wl,-z,norelro,-z,separate-code,-z,max-page-size=4096".into(),
         // The table of the unwinder, which `gcc -static` does not ask for by itself.
@@ -182,7 +184,8 @@ fn cargo_for_target(project: &Project, subcommand: &str) -> Command {
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     // The same for C: paths, and no checking wrappers of glibc's, which are not there.
     let prefix_maps = remaps.iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}"));
-    let c_flags: Vec<_> = ["-U_FORTIFY_SOURCE", "-fno-pic"]
+    // Nothing unwinds through C, so it needs no tables for that.
+    let c_flags: Vec<_> = ["-U_FORTIFY_SOURCE", "-fno-pic", "-fno-asynchronous-unwind-tables"]
         .map(str::to_owned)
         .into_iter()
         .chain(prefix_maps)

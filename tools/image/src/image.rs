@@ -1,20 +1,20 @@
-//! From a linked program to an image: without debug information, with a symbol table for backtraces.
+//! From a linked program to an image: without debug information, with a table of function names for backtraces.
 //!
-//! The symbol table is an ELF file of its own, of nothing but function symbols, in a read-only segment behind the program.
-//! The guest library shows it to the program as its own executable, so that `std` names the functions of a backtrace; the
-//! image's section headers name the same bytes, so that the tender's crash reports and other tools find them too.
+//! The table ([`hvt_symbols`]) is in a read-only segment behind the program. The guest library unpacks it into what the
+//! program sees as its own executable, so that `std` names the functions of a backtrace; the image's section headers name
+//! the same bytes, so that the tender's crash reports find them too. Tools that want an ELF symbol table find it in the
+//! `.debug` file beside the image.
 //!
 //! The segment takes the program header of `PT_GNU_STACK`, which means nothing to a tender.
 
 use anyhow::{Context, Result, bail, ensure};
-use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
-use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use hvt_symbols::{Function, Table};
+use object::elf::{self, ProgramHeader64, SectionHeader64};
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader};
 use object::{LittleEndian, Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 const PAGE: u64 = 4096;
-const HEADER: usize = size_of::<FileHeader64<LittleEndian>>();
 const SECTION_HEADER: usize = size_of::<SectionHeader64<LittleEndian>>();
-const SYMBOL: usize = 24;
 
 type Elf<'data> = ElfFile64<'data, LittleEndian>;
 
@@ -35,16 +35,16 @@ pub struct Finished {
 pub fn finish(linked: &[u8]) -> Result<Finished> {
     let file = Elf::parse(linked).context("not a 64-bit ELF file")?;
     check(&file)?;
-    let symbols = symbol_file(&file);
+    let symbols = symbol_table(&file)?;
     let mut bytes = linked[..loaded_end(&file)?].to_vec();
     let offset = to_usize((bytes.len() as u64).next_multiple_of(PAGE))?;
     bytes.resize(offset, 0);
     let address = memory_end(&file).next_multiple_of(PAGE);
-    replace_stack_header(&mut bytes, &file, offset as u64, address, symbols.bytes.len() as u64)?;
-    bytes.extend_from_slice(&symbols.bytes);
-    append_sections(&mut bytes, &file, &symbols, offset as u64)?;
+    replace_stack_header(&mut bytes, &file, offset as u64, address, symbols.len() as u64)?;
+    bytes.extend_from_slice(&symbols);
+    append_sections(&mut bytes, &file, (offset as u64, symbols.len() as u64))?;
     Elf::parse(bytes.as_slice()).context("the finished image")?;
-    Ok(Finished { bytes, symbols: symbols.bytes.len() })
+    Ok(Finished { bytes, symbols: symbols.len() })
 }
 
 fn check(file: &Elf<'_>) -> Result<()> {
@@ -87,125 +87,35 @@ fn memory_end(file: &Elf<'_>) -> u64 {
     ends.max().unwrap_or(0)
 }
 
-/// The symbol file, and where its parts are in it.
-struct SymbolFile {
-    bytes: Vec<u8>,
-    symbols: (usize, usize),
-    names: (usize, usize),
-}
-
-/// One function: its address, size and name.
-type Function<'data> = (u64, u64, &'data [u8]);
-
 /// The program's functions, one name for each address, in the order of their addresses.
-fn functions<'data>(file: &Elf<'data>) -> Vec<Function<'data>> {
+fn functions(file: &Elf<'_>) -> Vec<(u64, u64, String)> {
     let mut functions: Vec<_> = file
         .symbols()
         .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
         .filter(|symbol| symbol.size() > 0)
-        .filter_map(|symbol| Some((symbol.address(), symbol.size(), symbol.name_bytes().ok()?)))
+        .filter_map(|symbol| Some((symbol.address(), symbol.size(), symbol.name().ok()?)))
+        .map(|(address, size, name)| (address, size, readable(name)))
         .collect();
     functions.sort_unstable();
     functions.dedup_by_key(|function| function.0);
     functions
 }
 
-/// The section number of the text in the symbol file and in the image, for the symbols' sake.
-const TEXT: u16 = 1;
-
-fn symbol_file(file: &Elf<'_>) -> SymbolFile {
-    let mut names = vec![0];
-    let mut symbols = vec![0; SYMBOL];
-    for (address, size, name) in functions(file) {
-        // Names of less than 4 GiB: the whole image is smaller.
-        let at = u32::try_from(names.len()).unwrap_or(0);
-        names.extend_from_slice(name);
-        names.push(0);
-        symbols.extend(at.to_le_bytes());
-        symbols.extend([elf::STB_GLOBAL.0 << 4 | elf::STT_FUNC.0, 0]);
-        symbols.extend(TEXT.to_le_bytes());
-        symbols.extend(address.to_le_bytes());
-        symbols.extend(size.to_le_bytes());
-    }
-    let (text_start, text_size) = text(file);
-    let mut section_names = Vec::new();
-    let mut sections = vec![Section::default()];
-    let name = |names: &mut Vec<u8>, text: &str| section_name(names, text);
-    section_names.push(0);
-    let symbols_at = HEADER;
-    let names_at = symbols_at + symbols.len();
-    let section_names_at = names_at + names.len();
-    sections.push(Section {
-        name: name(&mut section_names, ".text"),
-        kind: elf::SHT_NOBITS.0,
-        flags: elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0,
-        address: text_start,
-        offset: 0,
-        size: text_size,
-        align: 16,
-        ..Section::default()
-    });
-    sections.push(Section {
-        name: name(&mut section_names, ".symtab"),
-        kind: elf::SHT_SYMTAB.0,
-        offset: symbols_at as u64,
-        size: symbols.len() as u64,
-        link: 3,
-        info: 1,
-        align: 8,
-        entry: SYMBOL as u64,
-        ..Section::default()
-    });
-    sections.push(Section {
-        name: name(&mut section_names, ".strtab"),
-        kind: elf::SHT_STRTAB.0,
-        offset: names_at as u64,
-        size: names.len() as u64,
-        align: 1,
-        ..Section::default()
-    });
-    let own_name = name(&mut section_names, ".shstrtab");
-    sections.push(Section {
-        name: own_name,
-        kind: elf::SHT_STRTAB.0,
-        offset: section_names_at as u64,
-        size: section_names.len() as u64,
-        align: 1,
-        ..Section::default()
-    });
-    let headers_at = (section_names_at + section_names.len()).next_multiple_of(8);
-    let mut bytes = elf_header(headers_at as u64, sections.len());
-    bytes.extend_from_slice(&symbols);
-    bytes.extend_from_slice(&names);
-    bytes.extend_from_slice(&section_names);
-    bytes.resize(headers_at, 0);
-    for section in &sections {
-        section.write(&mut bytes);
-    }
-    SymbolFile { bytes, symbols: (symbols_at, symbols.len()), names: (names_at, names.len()) }
+/// A name as a backtrace shows it: demangled, without the compiler's hash.
+fn readable(name: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(name))
 }
 
-/// Address and size of the code.
-fn text(file: &Elf<'_>) -> (u64, u64) {
-    let code = loads(file).find(|segment| segment.p_flags(LittleEndian).contains(elf::PF_X));
-    code.map_or((0, 0), |code| (code.p_vaddr(LittleEndian), code.p_memsz(LittleEndian)))
-}
-
-/// The header of an ELF file without segments.
-fn elf_header(sections_at: u64, sections: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER);
-    bytes.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    bytes.extend(elf::ET_EXEC.0.to_le_bytes());
-    bytes.extend(elf::EM_X86_64.0.to_le_bytes());
-    bytes.extend(1_u32.to_le_bytes());
-    bytes.extend([0; 16]);
-    bytes.extend(sections_at.to_le_bytes());
-    bytes.extend([0; 4]);
-    let small = |value: usize| u16::try_from(value).unwrap_or(0).to_le_bytes();
-    for value in [HEADER, 0, 0, SECTION_HEADER, sections, sections - 1] {
-        bytes.extend(small(value));
-    }
-    bytes
+/// The table of names, packed.
+fn symbol_table(file: &Elf<'_>) -> Result<Vec<u8>> {
+    let functions = functions(file);
+    let functions: Vec<_> = functions
+        .iter()
+        .map(|(address, size, name)| Function { address: *address, size: *size, name })
+        .collect();
+    let packed = hvt_symbols::pack(&functions);
+    Table::unpack(&packed)?;
+    Ok(packed)
 }
 
 fn section_name(names: &mut Vec<u8>, name: &str) -> u32 {
@@ -224,10 +134,7 @@ struct Section {
     address: u64,
     offset: u64,
     size: u64,
-    link: u32,
-    info: u32,
     align: u64,
-    entry: u64,
 }
 
 impl Section {
@@ -237,10 +144,11 @@ impl Section {
         for value in [self.flags, self.address, self.offset, self.size] {
             bytes.extend(value.to_le_bytes());
         }
-        bytes.extend(self.link.to_le_bytes());
-        bytes.extend(self.info.to_le_bytes());
+        // No links to other sections and nothing more about this one.
+        bytes.extend([0; 8]);
         bytes.extend(self.align.to_le_bytes());
-        bytes.extend(self.entry.to_le_bytes());
+        // No table of entries of one size.
+        bytes.extend([0; 8]);
     }
 }
 
@@ -273,66 +181,33 @@ fn replace_stack_header(
     Ok(())
 }
 
-/// Section headers for those who look for sections: notes, text, symbols.
-fn append_sections(
-    bytes: &mut Vec<u8>,
-    file: &Elf<'_>,
-    symbols: &SymbolFile,
-    symbols_at: u64,
-) -> Result<()> {
+/// Section headers for those who look for sections: what is loaded, and the names of functions.
+fn append_sections(bytes: &mut Vec<u8>, file: &Elf<'_>, symbols: (u64, u64)) -> Result<()> {
     let mut names = vec![0];
-    let (address, size) = text(file);
-    let offset = loads(file).find(|segment| segment.p_vaddr(LittleEndian) == address);
-    let offset = offset.map_or(0, |segment| segment.p_offset(LittleEndian));
-    let mut sections = vec![
-        Section::default(),
-        Section {
-            name: section_name(&mut names, ".text"),
-            kind: elf::SHT_PROGBITS.0,
-            flags: elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0,
-            address,
-            offset,
-            size,
-            align: 16,
-            ..Section::default()
-        },
-        Section {
-            name: section_name(&mut names, ".symtab"),
-            kind: elf::SHT_SYMTAB.0,
-            offset: symbols_at + symbols.symbols.0 as u64,
-            size: symbols.symbols.1 as u64,
-            link: 3,
-            info: 1,
-            align: 8,
-            entry: SYMBOL as u64,
-            ..Section::default()
-        },
-        Section {
-            name: section_name(&mut names, ".strtab"),
-            kind: elf::SHT_STRTAB.0,
-            offset: symbols_at + symbols.names.0 as u64,
-            size: symbols.names.1 as u64,
-            align: 1,
-            ..Section::default()
-        },
-    ];
+    let mut sections = vec![Section::default()];
     for section in file.sections() {
-        let name = section.name().unwrap_or_default();
-        if !name.starts_with(".note.") {
+        let header = section.elf_section_header();
+        if !header.sh_flags(LittleEndian).contains(elf::SHF_ALLOC) {
             continue;
         }
-        let (offset, size) = section.file_range().context("a note without bytes")?;
         sections.push(Section {
-            name: section_name(&mut names, name),
-            kind: elf::SHT_NOTE.0,
-            flags: elf::SHF_ALLOC.0,
+            name: section_name(&mut names, section.name().context("the name of a section")?),
+            kind: header.sh_type(LittleEndian).0,
+            flags: header.sh_flags(LittleEndian).0,
             address: section.address(),
-            offset,
-            size,
+            offset: header.sh_offset(LittleEndian),
+            size: section.size(),
             align: section.align(),
-            ..Section::default()
         });
     }
+    sections.push(Section {
+        name: section_name(&mut names, hvt_symbols::SECTION),
+        kind: hvt_symbols::SECTION_TYPE,
+        offset: symbols.0,
+        size: symbols.1,
+        align: 1,
+        ..Section::default()
+    });
     let name = section_name(&mut names, ".shstrtab");
     sections.push(Section {
         name,

@@ -1,8 +1,8 @@
-//! The guest library as the C library of a program that has a `std` of its own.
+//! The guest library as the C library of a program in Rust.
 //!
-//! The library is linked from Rust crates, so it carries a copy of `std` for itself. Nearly all names of that copy are
-//! hidden when the library is made; a few are not, and would stand twice in an image. Here they become weak: the program's
-//! own win, and both are the same code.
+//! The library is linked from Rust crates, so it carries what it uses of `core` and `alloc` for itself. Nearly all names of
+//! that copy are hidden when the library is made; a few are not, and would stand twice in an image. Here they become weak:
+//! the program's own win, and both are the same code.
 
 use anyhow::{Context, Result};
 use object::LittleEndian;

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use hvt_abi::extension;
 use hvt_abi::manifest::{BLOCK_BASIC, Entry, NAME_SIZE, NET_BASIC};
 use hvt_abi::note::{ABI1_SECTION, GUEST_SECTION, MFT1_SECTION};
+use hvt_symbols::Table;
 use object::elf;
-use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader};
 use object::{LittleEndian, Object, ObjectSection, ObjectSymbol};
 
 type Elf<'data> = ElfFile64<'data, LittleEndian>;
@@ -20,6 +21,8 @@ const GUEST_DESCRIPTOR: usize = 16;
 
 /// Lines of the table of crates; what is smaller is summed up.
 const CRATES: usize = 25;
+/// What is smaller than this many bytes does not matter for the size.
+const SMALLEST_SECTION: u64 = 4096;
 
 /// The report on an image.
 ///
@@ -31,6 +34,7 @@ pub fn report(bytes: &[u8]) -> Result<String> {
     abi(&file, &mut text)?;
     devices(&file, &mut text)?;
     segments(&file, &mut text)?;
+    sections(&file, &mut text)?;
     crates(&file, &mut text)?;
     Ok(text)
 }
@@ -109,11 +113,34 @@ fn segments(file: &Elf<'_>, text: &mut String) -> Result<()> {
     Ok(())
 }
 
+/// What is in the segments.
+fn sections(file: &Elf<'_>, text: &mut String) -> Result<()> {
+    let mut sizes: Vec<(u64, &str)> = file
+        .sections()
+        .filter(|section| section.elf_section_header().sh_type(LittleEndian) != elf::SHT_NOBITS)
+        .map(|section| (section.size(), section.name().unwrap_or_default()))
+        .filter(|(size, _)| *size >= SMALLEST_SECTION)
+        .collect();
+    sizes.sort_unstable_by_key(|&(size, name)| (u64::MAX - size, name));
+    writeln!(text, "\nlarge sections")?;
+    for (size, name) in sizes {
+        writeln!(text, "{size:>10}  {name}")?;
+    }
+    Ok(())
+}
+
 fn crates(file: &Elf<'_>, text: &mut String) -> Result<()> {
     let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
+    if let Some(packed) = note(file, hvt_symbols::SECTION) {
+        let table = Table::unpack(packed).context("the names of functions")?;
+        for function in table.functions() {
+            *sizes.entry(crate_of(function.name)).or_default() += function.size;
+        }
+    }
+    // An image of other tools.
     for symbol in file.symbols() {
-        let name = symbol.name().unwrap_or_default();
-        *sizes.entry(crate_of(name)).or_default() += symbol.size();
+        let name = format!("{:#}", rustc_demangle::demangle(symbol.name().unwrap_or_default()));
+        *sizes.entry(crate_of(&name)).or_default() += symbol.size();
     }
     if sizes.is_empty() {
         return Ok(());
@@ -133,12 +160,11 @@ fn crates(file: &Elf<'_>, text: &mut String) -> Result<()> {
 }
 
 /// The crate that a function belongs to: the first name of its path, or that of the type it is implemented for.
-fn crate_of(symbol: &str) -> String {
-    let demangled = rustc_demangle::try_demangle(symbol).map(|name| format!("{name:#}"));
-    let Ok(path) = demangled else {
-        let own = symbol.starts_with("hvt_") || symbol.starts_with("pthread_");
+fn crate_of(path: &str) -> String {
+    if !path.contains("::") {
+        let own = path.starts_with("hvt_") || path.starts_with("pthread_");
         return if own { "hvt_guest".to_owned() } else { "(C and assembly)".to_owned() };
-    };
+    }
     let start = path.trim_start_matches(['<', '&', '(', '[', '*']);
     let start = start.strip_prefix("mut ").or_else(|| start.strip_prefix("dyn ")).unwrap_or(start);
     let end = start.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(start.len());
@@ -154,9 +180,8 @@ mod tests {
 
     #[test]
     fn functions_are_counted_for_their_crates() {
-        assert_eq!(crate_of("_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE"), "core");
-        let implemented = "_ZN60_$LT$alloc..string..String$u20$as$u20$core..fmt..Display$GT$3fmt17h0123456789abcdefE";
-        assert_eq!(crate_of(implemented), "alloc");
+        assert_eq!(crate_of("core::fmt::Write::write_fmt"), "core");
+        assert_eq!(crate_of("<alloc::string::String as core::fmt::Display>::fmt"), "alloc");
         assert_eq!(crate_of("aes_hw_encrypt"), "(C and assembly)");
     }
 

@@ -1,7 +1,7 @@
 //! The runtime's own messages: what it logs, and what it says when it gives up.
 
-use alloc::boxed::Box;
 use core::fmt::{self, Write};
+use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use hvt_abi::hypercall::EXIT_ABORT;
@@ -59,10 +59,9 @@ impl Write for Line {
     }
 }
 
-/// A panic in the runtime itself ends the program with its message. The program's own panics are those of its own `std`,
-/// and unwind.
-pub(super) fn start() {
-    std::panic::set_hook(Box::new(|panic| {
-        fatal(format_args!("error in the guest runtime: {panic}"))
-    }));
+/// A panic in the runtime itself ends the program with its message. The program's own panics are those of its `std`, and
+/// unwind.
+#[panic_handler]
+fn panic(panic: &PanicInfo<'_>) -> ! {
+    fatal(format_args!("error in the guest runtime: {panic}"))
 }

@@ -15,14 +15,12 @@ use crate::sched::Channel;
 use super::error::{count, fail, status};
 use super::single::Single;
 use super::thread::{self, CHANNEL_FILE};
-use super::{block, entropy, hypercall, net, proc, string, time};
+use super::{block, entropy, hypercall, net, proc, string, symbols, time};
 
 static FILES: Single<Files> = Single::new(Files::new());
-static SYMBOLS: Single<&'static [u8]> = Single::new(&[]);
 
-/// Opens the console as the standard descriptors; `symbols` is what the program finds as its own executable.
-pub(super) fn start(symbols: &'static [u8]) {
-    SYMBOLS.with(|slot| *slot = symbols);
+/// Opens the console as the standard descriptors.
+pub(super) fn start() {
     with_files(|files| {
         for _ in 0..3 {
             // Three of a million descriptors.
@@ -82,7 +80,7 @@ fn kind_of(path: &[u8]) -> Result<Kind, Errno> {
         b"/dev/zero" => Ok(Kind::Zero),
         b"/dev/random" | b"/dev/urandom" => Ok(Kind::Random),
         b"/dev/console" | b"/dev/stdout" | b"/dev/stderr" | b"/dev/tty" => Ok(Kind::Console),
-        b"/proc/self/exe" => Ok(Kind::Memory(SYMBOLS.with(|symbols| *symbols))),
+        b"/proc/self/exe" => Ok(Kind::Memory(symbols::executable())),
         _ => {
             let device = path.strip_prefix(b"/dev/").and_then(block::find).map(Kind::Block);
             device.or_else(|| proc::content(path).map(Kind::Text)).ok_or(Errno::NOT_FOUND)

@@ -22,6 +22,7 @@ mod start;
 mod stdio;
 mod string;
 mod stubs;
+mod symbols;
 mod sysconf;
 mod thread;
 mod time;

@@ -21,7 +21,8 @@ use crate::copy;
 use super::single::Single;
 use super::thread::{StackArea, Template};
 use super::{
-    block, console, cpu, entropy, file, hypercall, memory, net, process, thread, time, unwind,
+    block, console, cpu, entropy, file, hypercall, memory, net, process, symbols, thread, time,
+    unwind,
 };
 
 /// The stack at the top of memory under a stock tender, which says nothing about it: 1 MiB, but at most this part.
@@ -111,7 +112,6 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
         count: address(boot.thread_stack_count),
     };
     thread::start(template(segments), stacks, stack, guarded);
-    console::start();
     let line = if extended {
         // SAFETY: the tender put both areas there; they stay readable.
         unsafe { CommandLine::exact(area(boot.args, boot.args_len), area(boot.env, boot.env_len)) }
@@ -123,7 +123,8 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
     };
     console::set_debug(line.variable(b"HVT_GUEST_LOG") == Some(b"debug"));
     unwind::start();
-    file::start(symbols(segments));
+    symbols::start(packed_symbols(segments));
+    file::start();
     // SAFETY: the tender put the manifest there; it stays readable.
     let devices = unsafe { manifest(info.mft) };
     block::start(devices);
@@ -223,8 +224,8 @@ fn template(segments: &[Elf64_Phdr]) -> Template {
     }
 }
 
-/// The symbol table that `hvt-image` puts behind the program as an ELF file of its own.
-fn symbols(segments: &[Elf64_Phdr]) -> &'static [u8] {
+/// The names of functions that `hvt-image` puts behind the program.
+fn packed_symbols(segments: &[Elf64_Phdr]) -> &'static [u8] {
     let end = (&raw const _end) as u64;
     let found =
         segments.iter().find(|segment| segment.p_type == libc::PT_LOAD && segment.p_vaddr >= end);

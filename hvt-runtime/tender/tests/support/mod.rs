@@ -54,6 +54,8 @@ pub struct Guest {
     pub features: Option<u32>,
     pub stacks: [u32; 3],
     pub functions: Vec<(String, u64, u64)>,
+    /// A packed table of names, in place of the functions above.
+    pub packed_names: Option<Vec<u8>>,
 }
 
 impl Guest {
@@ -61,7 +63,15 @@ impl Guest {
         let data = vec![0; 0x2000];
         let devices = vec![Entry::RESERVED_FIRST];
         let features = Some(ALL);
-        Self { code: Vec::new(), data, devices, features, stacks: [0; 3], functions: Vec::new() }
+        Self {
+            code: Vec::new(),
+            data,
+            devices,
+            features,
+            stacks: [0; 3],
+            functions: Vec::new(),
+            packed_names: None,
+        }
     }
 
     pub fn stock() -> Self {
@@ -255,8 +265,43 @@ impl Guest {
         notes
     }
 
+    /// The functions as hvt-image writes them.
+    pub fn pack_names(mut self) -> Self {
+        let function = |(name, address, size): &(String, u64, u64)| {
+            let name = format!("{:#}", rustc_demangle::demangle(name));
+            (*address, *size, name)
+        };
+        let functions: Vec<_> = self.functions.iter().map(function).collect();
+        let functions: Vec<_> = functions
+            .iter()
+            .map(|(address, size, name)| hvt_symbols::Function {
+                address: *address,
+                size: *size,
+                name,
+            })
+            .collect();
+        self.packed_names = Some(hvt_symbols::pack(&functions));
+        self
+    }
+
     /// Appends a symbol table and gives the place of the section headers.
     fn symbols(&self, file: &mut Vec<u8>) -> u64 {
+        let section = |kind: u32, at: u64, len: u64, link: u32| {
+            let mut s = vec![0; 64];
+            s[4..8].copy_from_slice(&kind.to_le_bytes());
+            s[24..32].copy_from_slice(&at.to_le_bytes());
+            s[32..40].copy_from_slice(&len.to_le_bytes());
+            s[40..44].copy_from_slice(&link.to_le_bytes());
+            s
+        };
+        if let Some(packed) = &self.packed_names {
+            let at = file.len() as u64;
+            file.extend(packed);
+            let sections = file.len() as u64;
+            file.extend([0; 128]);
+            file.extend(section(hvt_symbols::SECTION_TYPE, at, packed.len() as u64, 0));
+            return sections;
+        }
         if self.functions.is_empty() {
             return 0;
         }
@@ -272,14 +317,6 @@ impl Guest {
         file.extend(table);
         let (names_at, names_len) = (file.len() as u64, names.len() as u64);
         file.extend(names);
-        let section = |kind: u32, at: u64, len: u64, link: u32| {
-            let mut s = vec![0; 64];
-            s[4..8].copy_from_slice(&kind.to_le_bytes());
-            s[24..32].copy_from_slice(&at.to_le_bytes());
-            s[32..40].copy_from_slice(&len.to_le_bytes());
-            s[40..44].copy_from_slice(&link.to_le_bytes());
-            s
-        };
         let sections = file.len() as u64;
         file.extend([0; 64]);
         file.extend(section(2, table_at, table_len, 2));
