@@ -376,7 +376,7 @@ fn a_tap_can_come_as_a_descriptor() {
     if !kvm() {
         return;
     }
-    in_namespace(|| {
+    crate::in_namespace(|| {
         let socket = UdpSocket::bind("10.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
         let mut udp = 5000_u16.to_be_bytes().to_vec();
