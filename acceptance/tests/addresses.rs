@@ -96,7 +96,8 @@ fn passt_gives_addresses_and_lets_clients_in() {
     let mut command = Command::new("passt");
     command.args(["--foreground", "--one-off", "--socket"]).arg(&socket);
     command.args(["--tcp-ports", "127.0.0.1/8443:443,8080:80"]);
-    command.args(["--tcp-ports", "::1/8443:443,8080:80"]);
+    // A port can be forwarded from one family only.
+    command.args(["--tcp-ports", "::1/9443:443,9080:80"]);
     let log = folder.path().join("log");
     let passt = Process::start(&mut command, &log);
     eventually("passt has its socket", || socket.exists());
@@ -105,8 +106,12 @@ fn passt_gives_addresses_and_lets_clients_in() {
     let mut gateway = Gateway::start_unaddressed(networks.without_service(), &[&device]);
     let blog = Backend::http("blog");
     gateway.ctl(&["add", "blog", &blog.to_arg()]);
-    let loopback = ["127.0.0.1", "::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
-    answers_at(&mut gateway, loopback.map(|ip| ((ip, 8443).into(), (ip, 8080).into())));
+    let doors = [("127.0.0.1", 8443, 8080), ("::1", 9443, 9080)];
+    let address = |ip: &str, port: u16| SocketAddr::new(ip.parse().unwrap(), port);
+    answers_at(
+        &mut gateway,
+        doors.map(|(ip, https, http)| (address(ip, https), address(ip, http))),
+    );
     assert!(gateway.log().contains("interface service: 192.0.2.2/24"), "{}", gateway.log());
     drop(passt);
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::files;
 use crate::options::Options;
 use crate::programs::Programs;
+use crate::stop::Stop;
 use crate::unikernel::{self, Machine};
 
 /// How long the gateway may take to open its device and its ports.
@@ -133,17 +133,12 @@ impl<'a> Gateway<'a> {
         }
     }
 
-    /// Waits for Ctrl-C, SIGTERM or the end of the terminal, then stops the gateway gently; an end of the gateway by
-    /// itself is an error.
-    pub(crate) async fn run_until_stopped(&mut self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
+    /// Waits until it is asked to, then stops the gateway gently; an end of the gateway by itself is an error.
+    pub(crate) async fn run_until_stopped(&mut self, stop: &mut Stop) -> anyhow::Result<()> {
         let child = self.child();
         tokio::select! {
             status = child.wait() => bail!("the gateway ended with {}", status?),
-            result = tokio::signal::ctrl_c() => result?,
-            _ = terminate.recv() => {}
-            _ = hang_up.recv() => {}
+            () = stop.asked() => {}
         }
         if let Some(id) = child.id() {
             Command::new("kill").arg(id.to_string()).status().await?;

@@ -14,6 +14,7 @@ mod options;
 mod pages;
 mod programs;
 mod site;
+mod stop;
 mod unikernel;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ use crate::gateway::Gateway;
 use crate::options::{Backend, Options};
 use crate::pages::Pages;
 use crate::programs::{Programs, quote};
+use crate::stop::Stop;
 
 /// The sites that are registered at start, and the one that is left for the user to add.
 const REGISTERED: [&str; 2] = ["blog", "wiki"];
@@ -58,23 +60,41 @@ async fn demonstrate(options: &Options) -> anyhow::Result<()> {
     let programs = Programs::build_or_find(options.unikernel)?;
     std::fs::create_dir_all(&options.dir)
         .with_context(|| format!("cannot make the folder {}", options.dir.display()))?;
-    let mut gateway = Gateway::start(&programs, options).await?;
+    let mut stop = Stop::listen()?;
+    let (mut gateway, pages) = tokio::select! {
+        started = start(&programs, options) => started?,
+        // What has been started ends with its values.
+        () = stop.asked() => return Ok(()),
+    };
+    let stopped = gateway.run_until_stopped(&mut stop).await;
+    if let Some(pages) = pages {
+        pages.stop().await?;
+    }
+    stopped
+}
+
+/// Starts everything and says what can be done with it.
+async fn start<'a>(
+    programs: &Programs,
+    options: &'a Options,
+) -> anyhow::Result<(Gateway<'a>, Option<Pages>)> {
+    let gateway = Gateway::start(programs, options).await?;
     for (name, port) in REGISTERED.into_iter().zip(options.site_port..) {
         let backend = site::serve(name, port).await?;
-        gateway.add(&programs, name, backend).await?;
+        gateway.add(programs, name, backend).await?;
     }
     let spare_port =
         (options.site_port..).nth(REGISTERED.len()).context("--site-port is too high")?;
     let spare = site::serve(TO_BE_ADDED, spare_port).await?;
-    let pages = Pages::start(&programs, options).await?;
+    let pages = Pages::start(programs, options).await?;
     if pages.is_some() {
-        gateway.add(&programs, FROM_GIT, options.pages_address()).await?;
+        gateway.add(programs, FROM_GIT, options.pages_address()).await?;
     }
-    explain(options, &programs, gateway.reaches(spare));
+    explain(options, programs, gateway.reaches(spare));
     if let Some(pages) = &pages {
-        explain_pages(options, &programs, pages);
+        explain_pages(options, programs, pages);
     }
-    let strangers = gateway.strangers(&programs).await?;
+    let strangers = gateway.strangers(programs).await?;
     if !strangers.is_empty() {
         let host = gateway.reaches((std::net::Ipv4Addr::LOCALHOST, 0).into()).ip();
         println!(
@@ -87,11 +107,7 @@ async fn demonstrate(options: &Options) -> anyhow::Result<()> {
     println!(
         "\nEverything lies under {dir}; the gateway is process {pid}. Ctrl-C stops it; the next start finds all of it again."
     );
-    let stopped = gateway.run_until_stopped().await;
-    if let Some(pages) = pages {
-        pages.stop().await?;
-    }
-    stopped
+    Ok((gateway, pages))
 }
 
 /// Prints how the site from git is changed.
