@@ -112,9 +112,7 @@ pub fn enter_namespace(test: &str, way: &str) -> bool {
     if std::env::var_os("ACCEPTANCE_WAY").is_some() {
         return false;
     }
-    if let Some(missing) = missing(way == "hvt") {
-        assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"), "{missing}");
-        println!("SKIPPED: {missing}");
+    if !said(missing(way == "hvt", true)) {
         return true;
     }
     let own = std::env::current_exe().expect("the test's own file");
@@ -132,14 +130,41 @@ pub fn enter_namespace(test: &str, way: &str) -> bool {
     true
 }
 
-fn missing(kvm: bool) -> Option<&'static str> {
-    let tap = "ip tuntap add probe mode tap";
-    let made = Command::new("unshare").args(["--net", "sh", "-c", tap]).output();
-    if !made.is_ok_and(|output| output.status.success()) {
+/// The tender for images of any package: what `HVT` names, or what lies beside this `program` of the workspace. None where
+/// it, or what is needed of the machine, is missing.
+///
+/// # Panics
+/// If something is missing and `REQUIRE_PEERS=1` is set.
+pub fn tender(program: &str, kvm: bool, taps: bool) -> Option<PathBuf> {
+    let beside = Path::new(program).with_file_name("hvt");
+    let hvt = std::env::var_os("HVT").map_or(beside, PathBuf::from);
+    let built = hvt.exists();
+    let missing = missing(kvm, taps);
+    said(missing.or_else(|| (!built).then_some("there is no hvt: cargo build -p hvt-tender")))
+        .then_some(hvt)
+}
+
+/// What the machine lacks of this.
+fn missing(kvm: bool, taps: bool) -> Option<&'static str> {
+    let made = || {
+        let tap = ["--net", "ip", "tuntap", "add", "probe", "mode", "tap"];
+        let output = Command::new("unshare").args(tap).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if taps && !made() {
         return Some("no TAP interfaces: root and the command ip are needed");
     }
-    let device = File::options().read(true).write(true).open("/dev/kvm");
-    (kvm && device.is_err()).then_some("/dev/kvm can't be opened")
+    let device = || File::options().read(true).write(true).open("/dev/kvm");
+    (kvm && device().is_err()).then_some("/dev/kvm can't be opened")
+}
+
+/// Whether nothing is missing; what is has been said.
+fn said(missing: Option<&str>) -> bool {
+    if let Some(missing) = missing {
+        assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"), "{missing}");
+        println!("SKIPPED: {missing}");
+    }
+    missing.is_none()
 }
 
 /// The image of a package, built if it is not fresh.

@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use hvt_image::build;
-use hvt_image::project::{Project, Wanted};
+use acceptance::unikernel;
 
 const STORAGE: u64 = 8 << 20;
 
@@ -32,27 +31,13 @@ impl Storage {
 
 /// The tender, or `None` and a word about it.
 fn hvt(needs_kvm: bool) -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_BIN_EXE_guest-demo")).with_file_name("hvt");
-    let hvt = std::env::var_os("HVT").map_or(beside, PathBuf::from);
-    let missing = if needs_kvm && File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        "/dev/kvm can't be opened"
-    } else if !hvt.exists() {
-        "there is no hvt: cargo build -p hvt-tender"
-    } else {
-        return Some(hvt);
-    };
-    assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|value| value != "1"), "{missing}");
-    println!("not tested: {missing}");
-    None
+    unikernel::tender(env!("CARGO_BIN_EXE_guest-demo"), needs_kvm, false)
 }
 
 /// The image, built once.
 fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let project = Project::read().unwrap();
-        build::build(&project, "hvt-guest-demo", Wanted::Program(None)).unwrap()
-    })
+    IMAGE.get_or_init(|| unikernel::image("hvt-guest-demo"))
 }
 
 fn guest(hvt: &Path, options: &[&str], storage: &Storage, arguments: &[&str]) -> Command {

@@ -5,43 +5,23 @@
 //! this test's programs. Without them the tests say so and pass, unless `REQUIRE_PEERS=1`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use hvt_image::build;
-use hvt_image::project::{Project, Wanted};
+use acceptance::unikernel;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_socket-demo");
 
 /// The tender, or `None` and a word about it.
 fn hvt(needs_kvm: bool) -> Option<PathBuf> {
-    let beside = Path::new(PROGRAM).with_file_name("hvt");
-    let hvt = std::env::var_os("HVT").map_or(beside, PathBuf::from);
-    let tap = ["--net", "sh", "-c", "ip tuntap add probe mode tap"];
-    let taps = Command::new("unshare").args(tap).output();
-    let missing = if !taps.is_ok_and(|output| output.status.success()) {
-        "no TAP interfaces: root and the command ip are needed"
-    } else if needs_kvm && File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        "/dev/kvm can't be opened"
-    } else if !hvt.exists() {
-        "there is no hvt: cargo build -p hvt-tender"
-    } else {
-        return Some(hvt);
-    };
-    assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|value| value != "1"), "{missing}");
-    println!("not tested: {missing}");
-    None
+    unikernel::tender(PROGRAM, needs_kvm, true)
 }
 
 /// The image, built once.
 fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let project = Project::read().unwrap();
-        build::build(&project, "hvt-socket-demo", Wanted::Program(None)).unwrap()
-    })
+    IMAGE.get_or_init(|| unikernel::image("hvt-socket-demo"))
 }
 
 /// Runs a script in a network namespace with a TAP interface; its output.
