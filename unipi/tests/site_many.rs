@@ -22,6 +22,29 @@ fn url(forge: &Forge) -> String {
     forge.remote()
 }
 
+/// A repository whose only page says this; none where the programs for it are missing.
+fn forge_with(page: &str) -> Option<Forge> {
+    available(&["git", "curl"]).then(|| {
+        let forge = Forge::start();
+        publish(&forge, page);
+        forge
+    })
+}
+
+fn publish(forge: &Forge, page: &str) {
+    forge.write("index.html", page);
+    forge.push(page);
+}
+
+/// What a forge's webhook with this secret is answered with.
+fn hooked(unipi: &Unipi, host: &str, secret: &str) -> u16 {
+    let (host, token) = (format!("Host: {host}"), format!("X-Gitlab-Token: {secret}"));
+    let body = r#"{"ref":"refs/heads/main"}"#;
+    let json = "Content-Type: application/json";
+    let arguments = ["-H", &host, "-H", json, "-H", &token, "-d", body];
+    get(&unipi.url("/hook"), &arguments).status
+}
+
 fn status_of(unipi: &Unipi, host: &[&str]) -> u16 {
     let header: Vec<String> = host.iter().map(|host| format!("Host: {host}")).collect();
     let mut arguments = Vec::new();
@@ -33,14 +56,7 @@ fn status_of(unipi: &Unipi, host: &[&str]) -> u16 {
 
 #[test]
 fn sites_come_and_go_while_the_server_runs_and_survive_kill_9() {
-    if !available(&["git", "curl"]) {
-        return;
-    }
-    let (blog, docs) = (Forge::start(), Forge::start());
-    blog.write("index.html", "the blog");
-    blog.push("blog");
-    docs.write("index.html", "the docs");
-    docs.push("docs");
+    let (Some(blog), Some(docs)) = (forge_with("the blog"), forge_with("the docs")) else { return };
     let mut unipi = Unipi::start("", &OPTIONS);
     assert_eq!(status_of(&unipi, &["blog.example.org"]), 421, "nobody is there");
     assert_eq!(get(&unipi.url("/"), &["--http1.0", "-H", "Host:"]).status, 404);
@@ -59,7 +75,7 @@ fn sites_come_and_go_while_the_server_runs_and_survive_kill_9() {
     let names: Vec<&str> =
         list["sites"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["blog.example.org", "docs.example.org"]);
-    assert_eq!(list["sites"][0]["live"]["subject"], "blog");
+    assert_eq!(list["sites"][0]["live"]["subject"], "the blog");
     let (_, said) = unipi.ctl(&["site", "list", "docs"]);
     assert!(said.contains("docs.example.org") && !said.contains("blog"), "{said}");
 
@@ -90,13 +106,11 @@ fn sites_come_and_go_while_the_server_runs_and_survive_kill_9() {
     assert!(unipi.ctl(&["site", "remove", "bad.example.org"]).0);
 
     // A refresh by hand, and one by the clock.
-    blog.write("index.html", "the blog again");
-    blog.push("again");
+    publish(&blog, "the blog again");
     let (done, said) = unipi.ctl(&["site", "refresh", "blog.example.org"]);
     assert!(done && said.contains("looking"), "{said}");
     unipi.host_shows("blog.example.org", "/", "the blog again");
-    docs.write("index.html", "the docs again");
-    docs.push("again");
+    publish(&docs, "the docs again");
     unipi.host_shows("docs.example.org", "/", "the docs again");
     let metrics = get(&format!("http://{}/metrics", unipi.metrics), &[]).body;
     let metrics = String::from_utf8(metrics).unwrap();
@@ -119,19 +133,11 @@ fn sites_come_and_go_while_the_server_runs_and_survive_kill_9() {
 
 #[test]
 fn rollback_and_pin_last() {
-    if !available(&["git", "curl"]) {
-        return;
-    }
-    let forge = Forge::start();
-    let publish = |page: &str| {
-        forge.write("index.html", page);
-        forge.push(page);
-    };
-    publish("one");
+    let Some(mut forge) = forge_with("one") else { return };
     let mut unipi = Unipi::start("", &OPTIONS);
     assert!(unipi.ctl(&["site", "add", "default", &url(&forge)]).0);
     unipi.shows("/", "one");
-    publish("two");
+    publish(&forge, "two");
     assert!(unipi.ctl(&["site", "refresh", "default"]).0);
     unipi.shows("/", "two");
 
@@ -139,7 +145,7 @@ fn rollback_and_pin_last() {
     assert!(done && said.contains("generation 1 again") && said.contains("site pin"), "{said}");
     assert_eq!(get(&unipi.url("/"), &[]).body, b"one");
     assert!(unipi.ctl(&["site", "pin", "default"]).0);
-    publish("three");
+    publish(&forge, "three");
     assert!(unipi.ctl(&["site", "refresh", "default"]).0);
     let outcomes = |unipi: &Unipi| -> Vec<String> {
         let log = unipi.ctl_json(&["site", "log", "default"]);
@@ -151,7 +157,6 @@ fn rollback_and_pin_last() {
     // With the forge down, so that nothing but the storage can tell.
     let expected = ["held", "pinned", "rolled-back", "live", "live"];
     assert_eq!(outcomes(&unipi), expected);
-    let mut forge = forge;
     forge.down();
     unipi.kill();
     unipi.spawn("", &OPTIONS);
@@ -170,12 +175,7 @@ fn rollback_and_pin_last() {
 
 #[test]
 fn secrets_of_sites_work_are_kept_and_never_shown() {
-    if !available(&["git", "curl"]) {
-        return;
-    }
-    let forge = Forge::start();
-    forge.write("index.html", "one");
-    forge.push("one");
+    let Some(forge) = forge_with("one") else { return };
     let mut unipi = Unipi::start("", &OPTIONS);
     let added =
         unipi.ctl_json(&["site", "add", "blog.example.org", &url(&forge), "--hook", "--push"]);
@@ -183,24 +183,8 @@ fn secrets_of_sites_work_are_kept_and_never_shown() {
         (added["hook-secret"].as_str().unwrap(), added["push-token"].as_str().unwrap());
     assert_eq!((hook.len(), push.len()), (64, 64));
     let both = |unipi: &Unipi, page: &str| {
-        forge.write("index.html", page);
-        forge.push(page);
-        let body = r#"{"ref":"refs/heads/main"}"#;
-        let token = format!("X-Gitlab-Token: {hook}");
-        let answer = get(
-            &unipi.url("/hook"),
-            &[
-                "-H",
-                "Host: blog.example.org",
-                "-H",
-                "Content-Type: application/json",
-                "-H",
-                &token,
-                "-d",
-                body,
-            ],
-        );
-        assert_eq!(answer.status, 202, "{answer:?}");
+        publish(&forge, page);
+        assert_eq!(hooked(unipi, "blog.example.org", hook), 202);
         unipi.host_shows("blog.example.org", "/", page);
         let info = unipi.url("/site.git/info/refs?service=git-receive-pack");
         let user = format!("me:{push}");
@@ -234,12 +218,7 @@ fn secrets_of_sites_work_are_kept_and_never_shown() {
 
 #[test]
 fn secrets_at_rest_are_encrypted_with_a_key_that_lies_elsewhere() {
-    if !available(&["git", "curl"]) {
-        return;
-    }
-    let forge = Forge::start();
-    forge.write("index.html", "one");
-    forge.push("one");
+    let Some(forge) = forge_with("one") else { return };
     let keys = tempfile::tempdir().unwrap();
     let key = |name: &str| {
         let path = keys.path().join(name);
@@ -275,21 +254,14 @@ fn secrets_at_rest_are_encrypted_with_a_key_that_lies_elsewhere() {
     unipi.spawn("", &right_options);
     unipi.shows("/", "one");
     assert!(unipi.ctl_as("look.key", &["site", "list"]).0);
-    let token = format!("X-Gitlab-Token: {hook}");
-    let json = "Content-Type: application/json";
-    let body = r#"{"ref":"refs/heads/main"}"#;
-    let answer = get(&unipi.url("/hook"), &["-H", json, "-H", &token, "-d", body]);
-    assert_eq!(answer.status, 202);
+    assert_eq!(hooked(&unipi, "localhost", &hook), 202);
 }
 
 #[test]
 fn keys_have_roles() {
-    if !available(&["git", "curl"]) {
+    if !available(&["curl"]) {
         return;
     }
-    let forge = Forge::start();
-    forge.write("index.html", "one");
-    forge.push("one");
     let mut unipi = Unipi::start("", &OPTIONS);
     for (id, role) in [("look", "viewer"), ("team", "names:*.team.example.org")] {
         let file = format!("{id}.key");
@@ -320,12 +292,7 @@ fn keys_have_roles() {
 
 #[test]
 fn storage_is_never_erased_unasked() {
-    if !available(&["git", "curl"]) {
-        return;
-    }
-    let forge = Forge::start();
-    forge.write("index.html", "kept");
-    forge.push("kept");
+    let Some(forge) = forge_with("kept") else { return };
     let mut unipi = Unipi::start("", &OPTIONS);
     assert!(unipi.ctl(&["site", "add", "default", &url(&forge)]).0);
     unipi.shows("/", "kept");
