@@ -451,7 +451,9 @@ mod tests {
 
     #[test]
     fn a_key_is_not_shown_in_debug_output() {
-        let line = parse(&["--key", "very-secret", "--storage-key", "very-secret"]).unwrap();
+        let line =
+            parse(&["--storage", "store", "--key", "very-secret", "--storage-key", "very-secret"])
+                .unwrap();
         assert!(!format!("{line:?}").contains("very-secret"));
     }
 }
