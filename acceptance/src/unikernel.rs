@@ -289,7 +289,7 @@ impl Networks {
             format!("--private-ipv4={}/24", self.private()),
             format!("--private-ipv4-gateway=10.71.{}.1", self.number),
             format!("--private-ipv6={}/64", self.private_v6()),
-            format!("--private-ipv6-gateway=fd71:{}::1", self.number),
+            format!("--private-ipv6-gateway=fd71:{:x}::1", self.number),
         ]
     }
 
