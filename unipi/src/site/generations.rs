@@ -378,7 +378,7 @@ pub struct Room {
 
 /// Hundredths of the current site's size that all sites may hold together while a new one comes: with what the program
 /// needs besides, two and a half times the site.
-const BUDGET: u64 = 224;
+const BUDGET: u64 = 218;
 /// Sites that hold less than this together, in bytes, are not worth saving memory on.
 pub const SMALL: u64 = 64 << 20;
 
