@@ -12,7 +12,7 @@ pub const USAGE: i32 = 64;
 pub const FAILED: i32 = 1;
 
 /// Options about certificates, the exit code, and what is said.
-pub const CERTIFICATES: [(&str, i32, &str); 33] = [
+const CERTIFICATES: [(&str, i32, &str); 33] = [
     ("--acme http://ca.example/dir", USAGE, "no ACME directory"),
     ("--acme letsencrypt --acme-challenge dns-02", USAGE, "no challenge that can be answered"),
     ("--acme letsencrypt --acme-key-type dsa", USAGE, "no type of key"),
@@ -76,13 +76,13 @@ pub const CERTIFICATES: [(&str, i32, &str); 33] = [
     ("--storage-key-file /nonexistent/key", FAILED, "/nonexistent/key cannot be read"),
 ];
 
-/// Starts `program` with the `fixed` options and each of the sets, and looks at its exit code and what it says. What is said
-/// on wrong usage leaves nothing behind: no `storage`.
+/// Starts `program` with the `fixed` options and each of [`CERTIFICATES`] and of its `own` sets, and looks at its exit code
+/// and what it says. What is said on wrong usage leaves nothing behind: no `storage`.
 ///
 /// # Panics
 /// If it starts, ends differently, or says something else.
-pub fn check(program: &Path, fixed: &[&str], sets: &[(&str, i32, &str)]) {
-    for (set, code, expected) in sets {
+pub fn check(program: &Path, fixed: &[&str], own: &[(&str, i32, &str)]) {
+    for (set, code, expected) in CERTIFICATES.iter().chain(own) {
         let folder = tempfile::tempdir().expect("temporary folder");
         let storage = folder.path().join("storage");
         let mut command = Command::new(program);

@@ -133,8 +133,9 @@ impl Blocks for Device {
                 let learned = known.learn(start, len, |bytes| self.fetch(start, bytes));
                 self.known = known;
                 self.done(learned.is_ok())?;
-                // It was learned a moment ago.
-                self.known.read(at, part);
+                if !self.known.read(at, part) {
+                    return Err(DeviceFailed);
+                }
             }
             done += count;
         }
