@@ -19,11 +19,12 @@ use hyper::body::Body;
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use rustls_pki_types::{InvalidDnsNameError, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::roots::RootsError;
 
 /// The largest answer that is read. A chain with four RSA-4096 certificates has about 10 KiB.
 pub const MAX_ANSWER: usize = 256 * 1024;
@@ -137,44 +138,6 @@ struct LastAnswer {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
-    }
-}
-
-/// Why roots cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RootsError {
-    /// The text is damaged.
-    #[error("the PEM text is damaged: {0}")]
-    Pem(#[from] rustls_pki_types::pem::Error),
-    /// A certificate cannot be a root.
-    #[error("a certificate cannot be trusted as an authority: {0}")]
-    Root(rustls::Error),
-    /// There is none.
-    #[error("there is no certificate: expected a section BEGIN CERTIFICATE")]
-    None,
-    /// The cryptographic provider.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(rustls::Error),
-}
-
-/// The public authorities (Mozilla's list).
-pub fn public_roots() -> RootCertStore {
-    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
-}
-
-/// The authorities in a PEM text.
-///
-/// # Errors
-/// When it has none, or one that cannot be used.
-pub fn roots_from_pem(pem: &str) -> Result<RootCertStore, RootsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        roots.add(certificate?).map_err(RootsError::Root)?;
-    }
-    match roots.is_empty() {
-        true => Err(RootsError::None),
-        false => Ok(roots),
     }
 }
 
@@ -461,14 +424,5 @@ mod tests {
         }
         let host = https_host(&"https://ca.example:14000/dir".parse().unwrap()).unwrap();
         assert_eq!(host, ("ca.example".to_owned(), 14000));
-    }
-
-    #[test]
-    fn roots() {
-        assert!(public_roots().len() > 50);
-        assert!(matches!(roots_from_pem(""), Err(RootsError::None)));
-        assert!(
-            roots_from_pem("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----").is_err()
-        );
     }
 }

@@ -44,6 +44,7 @@ mod posted;
 mod record;
 mod report;
 mod requests;
+pub mod roots;
 pub mod schedule;
 pub mod self_signed;
 mod settings;

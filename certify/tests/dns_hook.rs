@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use certify::dns::hook::{AcmeDns, Webhook};
-use certify::http::{Client, MAX_ANSWER, Resolve, public_roots};
+use certify::http::{Client, MAX_ANSWER, Resolve};
+use certify::roots::public_roots;
 use certify::{Challenge, Host, HostError, Record, TxtError, TxtPublisher, Wanted};
 use zeroize::Zeroizing;
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certify::options::VaultOptionsError;
+use certify::roots::{RootsError, public_roots, roots_from_pem};
 use config_proto::key::{Key, KeyError};
 use config_proto::site::SiteSettings;
 use config_proto::v2::GATEWAY_FRAME_BYTES;
 use control_port::administrator::{self, AdministratorError};
 use control_port::{KeyRing, Port, Refusals};
+use rustls::RootCertStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -82,6 +84,14 @@ pub enum RunError {
         /// What is wrong.
         error: SignersError,
     },
+    /// What was given as the authority of https remotes is none.
+    #[error("{from}: {error}")]
+    RemoteAuthority {
+        /// Where it was given.
+        from: String,
+        /// What is wrong.
+        error: RootsError,
+    },
     /// The key that secrets are encrypted with.
     #[error(transparent)]
     StorageKey(#[from] VaultOptionsError),
@@ -119,6 +129,7 @@ impl RunError {
         match self {
             Self::Tls(error) => error.is_usage(),
             Self::StorageKey(error) => error.is_usage(),
+            Self::RemoteAuthority { .. } => true,
             _ => false,
         }
     }
@@ -130,18 +141,19 @@ impl RunError {
 /// When it cannot start.
 pub fn run(options: &Options) -> Result<(), RunError> {
     options.tls.check(!options.control.control.is_empty())?;
+    let defaults = defaults(options)?;
     // Listeners first: a port that is taken is found out before anything else is touched.
     let listeners = Listeners::open(options)?;
     let control = options.control.control.iter().copied().map(bind).collect::<Result<_, _>>()?;
     let storage = storage(options)?;
-    let site = site(options)?;
+    let site = site(options, &defaults)?;
     let tls = Start::new(&options.tls, storage.as_ref(), &options.name_servers)?;
     let secure = tls.as_ref().map(|start| Secure {
         tls: Arc::clone(&start.tls),
         port: listeners.https_port().filter(|_| !options.tls.no_redirect),
         hsts: options.tls.hsts(),
     });
-    let sites = Sites::new(defaults(options), storage.clone());
+    let sites = Sites::new(defaults, storage.clone());
     let server = Server {
         sites: Arc::clone(&sites),
         limits: options.limits.serving(options.tls.handshake_timeout),
@@ -187,7 +199,7 @@ fn storage(options: &Options) -> Result<Option<Storage>, RunError> {
 }
 
 /// The site of the command line, if it has one.
-fn site(options: &Options) -> Result<Option<Config>, RunError> {
+fn site(options: &Options, defaults: &Defaults) -> Result<Option<Config>, RunError> {
     let (publishing, refresh) = (&options.publishing, &options.refresh);
     let push = given("--push-token", &publishing.push_token, &publishing.push_token_file)?
         .map(|Given { text, from }| {
@@ -197,7 +209,8 @@ fn site(options: &Options) -> Result<Option<Config>, RunError> {
     if options.remote.is_none() && push.is_none() {
         return Ok(None);
     }
-    let remote = options.remote.clone().map(|remote| with_identity(options, remote)).transpose()?;
+    let remote = options.remote.clone();
+    let remote = remote.map(|remote| with_identity(options, defaults, remote)).transpose()?;
     let reference = remote.as_ref().and_then(|remote| remote.reference.clone());
     let reference = reference.or_else(|| options.publishing.branch.clone());
     let hook = match given("--hook-secret", &refresh.hook_secret, &refresh.hook_secret_file)? {
@@ -240,9 +253,14 @@ fn site(options: &Options) -> Result<Option<Config>, RunError> {
     }))
 }
 
-/// The remote with who knows its address, and with what lets us in over SSH.
-fn with_identity(options: &Options, mut remote: Remote) -> Result<Remote, RunError> {
-    remote.name_servers.clone_from(&options.name_servers);
+/// The remote with who knows its address, whom to trust there, and with what lets us in over SSH.
+fn with_identity(
+    options: &Options,
+    defaults: &Defaults,
+    mut remote: Remote,
+) -> Result<Remote, RunError> {
+    remote.name_servers.clone_from(&defaults.name_servers);
+    remote.roots.clone_from(&defaults.roots);
     let key = match (&options.access.ssh_key, &options.access.ssh_key_file) {
         (Some(text), _) => Some(Zeroizing::new(text.clone())),
         (None, Some(path)) => {
@@ -265,7 +283,7 @@ fn with_identity(options: &Options, mut remote: Remote) -> Result<Remote, RunErr
 }
 
 /// What holds for every site.
-fn defaults(options: &Options) -> Defaults {
+fn defaults(options: &Options) -> Result<Defaults, RunError> {
     let max_size = options.site.max_site_size;
     let limits = git::Limits { total_time: options.limits.fetch_timeout, ..git::Limits::default() };
     let types = ContentTypes {
@@ -274,7 +292,23 @@ fn defaults(options: &Options) -> Defaults {
     };
     let build = BuildOptions { types, max_size, default: options.site.default.clone() };
     let (keep, name_servers) = (usize::from(options.site.keep), options.name_servers.clone());
-    Defaults { build, limits, max_size, keep, name_servers }
+    let roots = remote_roots(options)?;
+    Ok(Defaults { build, limits, max_size, keep, name_servers, roots })
+}
+
+/// Whom https remotes are to have their certificates from, if not from a public authority alone.
+fn remote_roots(options: &Options) -> Result<Option<Arc<RootCertStore>>, RunError> {
+    let (pem, from) = match (&options.access.remote_ca_pem, &options.access.remote_ca) {
+        (Some(pem), _) => (pem.clone(), "--remote-ca-pem".to_owned()),
+        (None, Some(path)) => {
+            (String::from_utf8_lossy(&read(path)?).into_owned(), path.display().to_string())
+        }
+        (None, None) => return Ok(None),
+    };
+    let own = roots_from_pem(&pem).map_err(|error| RunError::RemoteAuthority { from, error })?;
+    let mut roots = public_roots();
+    roots.roots.extend(own.roots);
+    Ok(Some(Arc::new(roots)))
 }
 
 /// The administrator's key, where there is a control port.

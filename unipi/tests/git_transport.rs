@@ -77,7 +77,7 @@ fn https_with_a_given_authority_and_without() {
     let error = fetch(&remote, None).unwrap_err();
     assert!(matches!(error, FetchError::Refused(_)), "{error}");
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(server.certificate.clone().unwrap()).unwrap();
+    roots.add(server.certificate.as_ref().unwrap().der().clone()).unwrap();
     remote.roots = Some(Arc::new(roots));
     follow(&repository, &tip, &remote);
 }
@@ -150,7 +150,7 @@ fn redirects_are_followed_without_giving_secrets_away() {
     let secure = Server::start(repository.base().to_owned(), behaviour);
     let mut there = remote(&secure.url("/moved/site.git#main"));
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(secure.certificate.clone().unwrap()).unwrap();
+    roots.add(secure.certificate.as_ref().unwrap().der().clone()).unwrap();
     there.roots = Some(Arc::new(roots));
     let error = fetch(&there, None).unwrap_err();
     assert!(matches!(error, FetchError::Refused(_)), "{error}");

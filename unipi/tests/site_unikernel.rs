@@ -160,6 +160,13 @@ fn repositories_are_reached_over_every_transport() {
     let unipi = Unipi::start(&format!("http://{}/site.git#main", server.address), &[]);
     unipi.shows("/", "fetched");
 
+    let secure = http::Behaviour { tls: true, ..http::Behaviour::default() };
+    let server = http::Server::start(base.clone(), secure);
+    let pem = server.certificate.as_ref().unwrap().pem().replace('\n', " ");
+    let remote = format!("https://{}/site.git#main", server.address);
+    let unipi = Unipi::start(&remote, &["--remote-ca-pem", &pem]);
+    unipi.shows("/", "fetched");
+
     for kind in ["ed25519", "rsa"] {
         let server = ssh::Server::start(&base, kind, true);
         let path = repository.bare();

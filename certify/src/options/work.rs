@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::{AcmeOptions, Contradiction, DnsOptionsError};
 use crate::dns::responder::{self, Sockets, Zones};
 use crate::host::Host;
-use crate::http::{Client, Resolve, RootsError, public_roots, roots_from_pem};
+use crate::http::{Client, Resolve};
 use crate::keeper::{Keeper, system_clock};
 use crate::report::Reports;
 use crate::requests::Requests;
+use crate::roots::{RootsError, public_roots, roots_from_pem};
 use crate::settings::ChallengeKind;
 use crate::tlsa_keeper::TlsaKeeper;
 
@@ -120,7 +121,7 @@ impl AcmeOptions {
         let roots = |error| AcmeOptionsError::Roots { path: path.map(Path::to_owned), error };
         let trusted = match (path, &self.acme_ca_pem) {
             (None, None) => public_roots(),
-            (None, Some(pem)) => roots_from_pem(&unfolded(pem)).map_err(roots)?,
+            (None, Some(pem)) => roots_from_pem(pem).map_err(roots)?,
             (Some(path), _) => {
                 let pem = std::fs::read_to_string(path)
                     .map_err(|error| AcmeOptionsError::Read { path: path.to_owned(), error })?;
@@ -128,34 +129,5 @@ impl AcmeOptions {
             }
         };
         Client::new(trusted, resolver).map_err(roots)
-    }
-}
-
-/// PEM with line breaks where it needs them, around each section's first and last line. An argument may have lost its own.
-fn unfolded(pem: &str) -> String {
-    pem.replace("-----BEGIN CERTIFICATE-----", "\n-----BEGIN CERTIFICATE-----\n")
-        .replace("-----END CERTIFICATE-----", "\n-----END CERTIFICATE-----\n")
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::time::SystemTime;
-
-    use super::*;
-    use crate::self_signed::authority;
-
-    #[test]
-    fn pem_may_have_lost_its_line_breaks() {
-        let one = authority("one", SystemTime::now()).unwrap().chain_pem;
-        let two = authority("two", SystemTime::now()).unwrap().chain_pem;
-        let both = format!("# a comment\n{one}{two}");
-        for text in [both.clone(), both.replace('\n', " "), format!("{one}{two}").replace('\n', "")]
-        {
-            assert_eq!(roots_from_pem(&unfolded(&text)).unwrap().len(), 2, "{text}");
-        }
-        assert!(roots_from_pem(&unfolded(&one[..one.len() / 2])).is_err());
-        assert!(roots_from_pem(&unfolded("ca.pem")).is_err());
     }
 }

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use acceptance::pebble::{Pebble, Weather};
-use certify::http::{Client, Resolve, roots_from_pem};
+use certify::http::{Client, Resolve};
+use certify::roots::roots_from_pem;
 use certify::schedule::Validity;
 use certify::{
     Challenge, ChallengeKind, Current, Host, HostError, Keeper, PerDomain, Record, Report, Reports,

@@ -31,6 +31,14 @@ pub struct AccessOptions {
     /// The server's SSH key: SHA256:FINGERPRINT, the public key itself (ssh-ed25519 AAAA...), or a line of known_hosts
     #[arg(long, env = "UNIPI_SSH_AUTHENTICATOR", value_name = "KEY", value_parser = authenticator)]
     pub ssh_authenticator: Option<HostKeyPin>,
+
+    /// The authority, as PEM, of https remotes whose certificates are not from a public one; those stay trusted
+    #[arg(long, env = "UNIPI_REMOTE_CA", value_name = "FILE")]
+    pub remote_ca: Option<PathBuf>,
+
+    /// The text of such a file itself, where there are no files; spaces may stand for line breaks
+    #[arg(long, env = "UNIPI_REMOTE_CA_PEM", value_name = "PEM", conflicts_with = "remote_ca")]
+    pub remote_ca_pem: Option<String>,
 }
 
 impl std::fmt::Debug for AccessOptions {
@@ -38,6 +46,8 @@ impl std::fmt::Debug for AccessOptions {
         f.debug_struct("AccessOptions")
             .field("ssh_key_file", &self.ssh_key_file)
             .field("ssh_authenticator", &self.ssh_authenticator)
+            .field("remote_ca", &self.remote_ca)
+            .field("remote_ca_pem", &self.remote_ca_pem)
             .finish_non_exhaustive()
     }
 }

@@ -108,6 +108,7 @@ impl Record {
         let mut remote = settings.remote.as_deref().map(|url| self.remote(url)).transpose()?;
         if let Some(remote) = &mut remote {
             remote.name_servers.clone_from(&defaults.name_servers);
+            remote.roots.clone_from(&defaults.roots);
         }
         if remote.is_none() && self.push_token.is_none() {
             return Err("a site needs a remote, or a push token, or both".to_owned());

@@ -24,6 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use config_proto::model::RouteName;
 use config_proto::site::SiteSettings;
+use rustls::RootCertStore;
 use tokio::sync::watch;
 
 pub use config::{Config, Secrets, Trust, full_branch};
@@ -56,6 +57,8 @@ pub struct Defaults {
     pub keep: usize,
     /// Who is asked for the addresses of remotes. Empty: the system's.
     pub name_servers: Vec<SocketAddr>,
+    /// Whom https remotes are to have their certificates from. `None`: the public authorities.
+    pub roots: Option<Arc<RootCertStore>>,
 }
 
 /// All sites.

@@ -25,7 +25,7 @@ pub struct Behaviour {
     pub old: bool,
     /// Everything below `/moved` is answered with a redirect to here.
     pub moved_to: Option<String>,
-    /// Serves TLS with a certificate for `localhost`.
+    /// Serves TLS with a certificate for `localhost` and the address.
     pub tls: bool,
     /// Answers everything with this status and type.
     pub fixed: Option<(u16, &'static str)>,
@@ -37,7 +37,7 @@ pub type Log = Arc<Mutex<Vec<(String, String, Option<String>)>>>;
 pub struct Server {
     pub address: SocketAddr,
     /// The certificate, to be trusted.
-    pub certificate: Option<rustls_pki_types::CertificateDer<'static>>,
+    pub certificate: Option<rcgen::Certificate>,
     pub log: Log,
 }
 
@@ -92,9 +92,9 @@ impl Server {
     }
 }
 
-fn tls() -> (tokio_rustls::TlsAcceptor, rustls_pki_types::CertificateDer<'static>) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    let certificate = made.cert.der().clone();
+fn tls() -> (tokio_rustls::TlsAcceptor, rcgen::Certificate) {
+    let names = vec!["localhost".into(), backend_address().to_string()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(
         made.signing_key.serialize_pem().as_bytes(),
     )
@@ -104,9 +104,9 @@ fn tls() -> (tokio_rustls::TlsAcceptor, rustls_pki_types::CertificateDer<'static
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
+        .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
-    (tokio_rustls::TlsAcceptor::from(Arc::new(config)), certificate)
+    (tokio_rustls::TlsAcceptor::from(Arc::new(config)), made.cert)
 }
 
 async fn answer(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use certify::roots::public_roots;
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, LOCATION, USER_AGENT,
 };
@@ -14,7 +15,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
+use rustls::{CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -197,12 +198,20 @@ impl Link {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| FetchError::Configuration(format!("{host:?} is no host name")))?;
         let connector = TlsConnector::from(Arc::new(tls_config(&self.remote)?));
-        let stream = connector
-            .connect(name, stream)
-            .await
-            .map_err(|error| FetchError::Refused(format!("TLS with {host}: {error}")))?;
-        handshake(stream).await
+        let connected = connector.connect(name, stream).await;
+        handshake(connected.map_err(|error| tls_error(host, &error))?).await
     }
+}
+
+fn tls_error(host: &str, error: &std::io::Error) -> FetchError {
+    let cause = error.get_ref().and_then(|error| error.downcast_ref());
+    let advice = match cause {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "; --remote-ca names an authority of your own"
+        }
+        _ => "",
+    };
+    FetchError::Refused(format!("TLS with {host}: {error}{advice}"))
 }
 
 async fn handshake(
@@ -220,10 +229,7 @@ async fn handshake(
 
 fn tls_config(remote: &Remote) -> Result<ClientConfig, FetchError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let roots = remote.roots.clone().unwrap_or_else(|| {
-        let anchors = webpki_roots::TLS_SERVER_ROOTS.iter().cloned();
-        Arc::new(rustls::RootCertStore { roots: anchors.collect() })
-    });
+    let roots = remote.roots.clone().unwrap_or_else(|| Arc::new(public_roots()));
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(malformed)?
