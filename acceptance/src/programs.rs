@@ -1,14 +1,15 @@
 //! Finds the programs under test, and has cargo build them when they are missing or older than their sources.
 //!
-//! `cargo test --workspace` has built them already; a build from here would only repeat that with other features.
+//! `cargo test --workspace` has built them already. A build from here is of the whole workspace too: with a choice of packages
+//! dependencies would have other features, and all of them would be compiled again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-/// The packages whose programs are tested, and the rooms that these are made of.
-const PACKAGES: [&str; 2] = ["tlstunnel", "tlstunnel-ctl"];
+/// The programs that are tested, and the rooms that these are made of.
+const PROGRAMS: [&str; 2] = ["tlstunnel", "tlstunnel-ctl"];
 const SOURCES: [&str; 8] = [
     "tlstunnel/src",
     "tools/ctl/src",
@@ -40,14 +41,11 @@ pub fn folder() -> &'static Path {
         let folder = own.parent().and_then(Path::parent).expect("target/PROFILE").to_owned();
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let newest = SOURCES.iter().filter_map(|room| newest_change(&workspace.join(room))).max();
-        let fresh = PACKAGES.iter().all(|package| changed(&folder.join(package)) >= newest);
+        let fresh = PROGRAMS.iter().all(|name| changed(&folder.join(name)) >= newest);
         if !fresh {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let mut build = Command::new(cargo);
-            build.args(["build", "--quiet", "--bins"]).current_dir(&workspace);
-            for package in PACKAGES {
-                build.args(["--package", package]);
-            }
+            build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(&workspace);
             if folder.ends_with("release") {
                 build.arg("--release");
             }
