@@ -75,6 +75,17 @@ impl Default for Limits {
     }
 }
 
+/// How an idle peer is asked whether it lives, and when it is given up (RFC 9293 §3.8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Between probes.
+    pub interval: Duration,
+    /// Silence after which the peer is given up, once it has let a probe pass for an interval.
+    pub give_up: Duration,
+}
+
 /// Where the addresses of an interface come from. Several sources add up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

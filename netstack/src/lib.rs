@@ -59,7 +59,7 @@ mod time_wait;
 mod timers;
 mod udp;
 
-pub use config::{ADDRESSES_MAX, AddressSource, InterfaceConfig, Limits, Route};
+pub use config::{ADDRESSES_MAX, AddressSource, InterfaceConfig, KeepAlive, Limits, Route};
 pub use counters::{Census, Counters, DropReason};
 pub use device::{
     Capabilities, Device, FrameOffload, MTU_MAX, MTU_MIN, Offload, PartialChecksum, Segmentation,

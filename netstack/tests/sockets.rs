@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use netstack::{Close, DropReason, Limits, Readiness, Shutdown, SocketError};
+use netstack::{Close, DropReason, KeepAlive, Limits, Readiness, Shutdown, SocketError};
 use support::*;
 
 fn events(stack: &mut netstack::Stack<Plug>) -> Vec<(netstack::SocketId, Readiness)> {
@@ -262,7 +262,9 @@ fn keep_alive_finds_a_dead_peer_and_an_idle_connection_costs_nothing() {
     // What was armed for the handshake comes up once and is not renewed.
     world.run(Limits::default().user_timeout + Duration::from_secs(1));
     assert_eq!((world.a.next_deadline(), world.b.next_deadline()), (None, None));
-    world.a.set_keepalive(client, Some(Duration::from_secs(10))).unwrap();
+    let seconds = Duration::from_secs;
+    let keepalive = KeepAlive { idle: seconds(60), interval: seconds(10), give_up: seconds(100) };
+    world.a.set_keepalive(client, Some(keepalive)).unwrap();
     world.run(Duration::from_secs(300));
     assert_eq!(world.a.take_error(client), Ok(None), "a living peer answers");
     world.weather.loss = 1000;

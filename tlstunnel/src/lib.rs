@@ -34,4 +34,5 @@ pub mod redirect;
 pub mod route;
 pub mod run;
 pub mod serve;
+mod tcp;
 pub mod tls;

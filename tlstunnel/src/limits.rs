@@ -29,8 +29,12 @@ pub struct Limits {
     /// Bytes of each of the two copy buffers of a connection that is moving data. Twice the default saves about 5 % of the
     /// CPU time of bulk transfers (`tools/bench/gateway.py --only bulk`) for twice the memory of clients that read slowly.
     pub copy_buffer_bytes: usize,
-    /// Seconds of silence before TCP keep-alive probes. Zero: no probes.
+    /// Silence of a client or backend before TCP keep-alive probes. Zero: no probes.
     pub keepalive: Duration,
+    /// How long a client or backend may owe TCP an acknowledgement, of data or of a keep-alive probe, before its
+    /// connection ends. On Linux that includes a peer that lives and takes nothing: its window stays closed for so long.
+    /// Zero: as long as the system waits.
+    pub peer_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -48,6 +52,7 @@ impl Default for Limits {
             connections_per_client: 1_000,
             copy_buffer_bytes: 32 * 1024,
             keepalive: Duration::from_secs(60),
+            peer_timeout: Duration::from_secs(180),
         }
     }
 }

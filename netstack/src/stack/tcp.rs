@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::table::{Entry, Listener};
 use super::{Stack, unspecified};
-use crate::config::is_host;
+use crate::config::{KeepAlive, is_host};
 use crate::connection::Connection;
 use crate::device::Device;
 use crate::error::SocketError;
@@ -332,17 +332,16 @@ impl<D: Device> Stack<D> {
         Ok(())
     }
 
-    /// Probes an idle peer at this interval; a peer that does not answer for
-    /// [`crate::Limits::user_timeout`] is gone. None probes never.
+    /// Asks an idle peer whether it lives, or never with none.
     ///
     /// # Errors
     /// If the socket is no open connection.
     pub fn set_keepalive(
         &mut self,
         id: SocketId,
-        interval: Option<Duration>,
+        keepalive: Option<KeepAlive>,
     ) -> Result<(), SocketError> {
-        self.open_connection(id)?.tcp.set_keepalive(interval);
+        self.open_connection(id)?.tcp.set_keepalive(keepalive);
         self.touch(id);
         Ok(())
     }

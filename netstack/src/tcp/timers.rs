@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::recovery::Phase;
 use super::{Acknowledge, State, Tcp, rack};
+use crate::config::KeepAlive;
 use crate::error::SocketError;
 
 /// The longest pause between probes of a closed window.
@@ -22,7 +23,7 @@ pub(crate) struct Clock {
     persist: Option<Duration>,
     persist_backoff: u32,
     /// Probe of an idle peer (RFC 9293 §3.8.4).
-    keepalive: Option<Duration>,
+    keepalive: Option<KeepAlive>,
     keepalive_at: Option<Duration>,
     user_timeout: Duration,
     heard: Duration,
@@ -60,7 +61,7 @@ impl Clock {
     /// Notes that the peer lives.
     pub(super) fn heard(&mut self, now: Duration) {
         self.heard = now;
-        self.keepalive_at = self.keepalive.map(|interval| now + interval);
+        self.keepalive_at = self.keepalive.map(|keepalive| now + keepalive.idle);
     }
 
     /// Stops all timers.
@@ -84,9 +85,9 @@ impl Clock {
 }
 
 impl Tcp {
-    /// Probes an idle peer at this interval from the next turn on, or no longer.
-    pub(crate) fn set_keepalive(&mut self, interval: Option<Duration>) {
-        (self.clock.keepalive, self.clock.keepalive_at) = (interval, None);
+    /// Probes an idle peer in this way from the next turn on, or no longer.
+    pub(crate) fn set_keepalive(&mut self, keepalive: Option<KeepAlive>) {
+        (self.clock.keepalive, self.clock.keepalive_at) = (keepalive, None);
     }
 
     /// The application let go: the peer has to take what is left, or it is given up.
@@ -144,12 +145,13 @@ impl Tcp {
         }
         self.note_waiting(now);
         if due(self.clock.keepalive_at) {
-            self.clock.keepalive_at = self.clock.keepalive.map(|interval| now + interval);
+            self.clock.keepalive_at =
+                self.clock.keepalive.map(|keepalive| now + keepalive.interval);
             self.owed.poke |= self.clock.waiting.is_none();
-        } else if let (Some(interval), None) = (self.clock.keepalive, self.clock.keepalive_at)
+        } else if let (Some(keepalive), None) = (self.clock.keepalive, self.clock.keepalive_at)
             && self.state.is_synchronized()
         {
-            self.clock.keepalive_at = Some(now + interval);
+            self.clock.keepalive_at = Some(now + keepalive.idle);
             self.clock.heard = self.clock.heard.max(now);
         }
         if due(self.silence_ends()) {
@@ -178,7 +180,10 @@ impl Tcp {
                 let life = if clock.orphan { clock.progressed } else { clock.heard };
                 Some(since.max(life) + clock.user_timeout)
             }
-            None => Some(clock.heard + clock.keepalive? + clock.user_timeout),
+            None => {
+                let KeepAlive { idle, interval, give_up } = clock.keepalive?;
+                Some(clock.heard + give_up.max(idle + interval))
+            }
         }
     }
 

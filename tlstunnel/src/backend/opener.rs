@@ -2,17 +2,17 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use config_proto::model::{BackendHost, ProxyVersion};
 use proxy_protocol::{Extras, TlsExtras};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Backend, BackendStream, ClientInfo, ResolveError, Resolver, TlsConnector};
 use crate::forward::Socket;
+use crate::limits::Limits;
+use crate::tcp;
 
 /// Why one backend could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub(super) struct Opener<'a> {
     pub(super) client: &'a ClientInfo,
     pub(super) proxy: Option<ProxyVersion>,
     pub(super) tls: Option<&'a TlsConnector>,
-    pub(super) keepalive: Duration,
+    pub(super) limits: &'a Limits,
 }
 
 impl Opener<'_> {
@@ -59,9 +59,7 @@ impl Opener<'_> {
         deadline: Instant,
     ) -> Result<(BackendStream, SocketAddr), OpenError> {
         let (mut stream, address) = connect_tcp(backend, self.resolver, deadline).await?;
-        if let Err(error) = self.tune(&stream) {
-            tracing::debug!(%address, %error, "socket options are not available");
-        }
+        tcp::tune(&stream, self.limits);
         if let Some(version) = self.proxy {
             let header = self.proxy_header(version);
             stream.write_all(&header).await.map_err(OpenError::ProxyHeader)?;
@@ -76,18 +74,6 @@ impl Opener<'_> {
             )),
         };
         Ok((stream, address))
-    }
-
-    /// Small writes leave at once, and a backend that vanished is noticed. A connection works without, too.
-    fn tune(&self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        if !self.keepalive.is_zero() {
-            let probes = TcpKeepalive::new()
-                .with_time(self.keepalive)
-                .with_interval((self.keepalive / 4).max(Duration::from_secs(1)));
-            SockRef::from(stream).set_tcp_keepalive(&probes)?;
-        }
-        Ok(())
     }
 
     fn proxy_header(&self, version: ProxyVersion) -> Vec<u8> {

@@ -67,13 +67,7 @@ impl Backends {
             return Err(ConnectError::NoBackends);
         }
         let deadline = Instant::now() + limits.connect;
-        let opener = Opener {
-            resolver,
-            client,
-            proxy: self.proxy,
-            tls: self.tls.as_ref(),
-            keepalive: limits.keepalive,
-        };
+        let opener = Opener { resolver, client, proxy: self.proxy, tls: self.tls.as_ref(), limits };
         let order = self.order(client.peer.ip(), self.next.fetch_add(1, Ordering::Relaxed));
         let mut attempts = Vec::new();
         for (at, backend) in order.iter().enumerate() {

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
 use super::socket;
 use crate::gateway::{Gateway, Phase};
 use crate::live::{OverCap, Slot};
+use crate::tcp;
 
 /// How long accepting rests when the process or the system is out of file descriptors or memory. Long enough for
 /// connections to end, short enough that a client's first retransmission still finds its place in the queue.
@@ -116,26 +116,8 @@ fn start<F, Fut>(
             return;
         }
     };
-    tune(&stream, gateway.limits.keepalive);
+    tcp::tune(&stream, &gateway.limits);
     tokio::spawn(serve(stream, peer, slot));
-}
-
-/// No delay for small writes (TLS records are written whole anyway), and keep-alive against peers that vanished. A
-/// socket that refuses an option serves without it.
-fn tune(stream: &TcpStream, keepalive: Duration) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY refused");
-    }
-    if !keepalive.is_zero() {
-        // The kernel counts in whole seconds and refuses zero.
-        let second = Duration::from_secs(1);
-        let probes = TcpKeepalive::new()
-            .with_time(keepalive.max(second))
-            .with_interval((keepalive / 4).max(second));
-        if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
-            tracing::debug!(%error, "TCP keep-alive refused");
-        }
-    }
 }
 
 /// Errors of accept(2) that belong to the connection that was about to be accepted: it died in the queue, or its network

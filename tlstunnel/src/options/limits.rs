@@ -46,6 +46,11 @@ pub struct LimitOptions {
           value_parser = duration)]
     pub keepalive: Duration,
 
+    /// For a client or backend to acknowledge data and probes, before it counts as vanished; 0: as the system does
+    #[arg(long, env = "TLSTUNNEL_PEER_TIMEOUT", default_value = "3m", value_name = "TIME",
+          value_parser = peer_timeout)]
+    pub peer_timeout: Duration,
+
     /// Connections at the same time
     #[arg(long, env = "TLSTUNNEL_MAX_CONNECTIONS", default_value_t = 20_000, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -94,6 +99,7 @@ impl LimitOptions {
             connections_per_client: count(self.max_connections_per_client),
             copy_buffer_bytes: self.copy_buffer,
             keepalive: self.keepalive,
+            peer_timeout: self.peer_timeout,
         }
     }
 }
@@ -102,5 +108,14 @@ fn nonzero_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("must be longer than 0".to_owned()),
         some => Ok(some),
+    }
+}
+
+/// Sockets take a number of milliseconds with 31 bits.
+fn peer_timeout(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match i32::try_from(time.as_millis()) {
+        Ok(_) => Ok(time),
+        Err(_) => Err("must be 24 days or less".to_owned()),
     }
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use libc::c_int;
-use netstack::{Device, SocketId};
+use netstack::{Device, KeepAlive, SocketId};
 
 use crate::files::Errno;
 
@@ -213,10 +213,17 @@ impl<D: Device> Network<D> {
         };
         // The socket is open: its file is.
         let _ = self.stack.set_nodelay(id, options.no_delay);
-        let idle = options.keep_alive.then(|| seconds(options.keep_idle, KEEP_IDLE));
-        let _ = self.stack.set_keepalive(id, idle);
-        if options.user_timeout > 0 {
-            let limit = Duration::from_millis(options.user_timeout.into());
+        let limit = Duration::from_millis(options.user_timeout.into());
+        let keepalive = options.keep_alive.then(|| {
+            let idle = seconds(options.keep_idle, KEEP_IDLE);
+            let interval = seconds(options.keep_interval, KEEP_INTERVAL);
+            let count = if options.keep_count == 0 { KEEP_COUNT } else { options.keep_count };
+            // The limit, where there is one, takes the place of the number of probes, as on Linux.
+            let give_up = if limit.is_zero() { idle + interval * count } else { limit };
+            KeepAlive { idle, interval, give_up }
+        });
+        let _ = self.stack.set_keepalive(id, keepalive);
+        if !limit.is_zero() {
             let _ = self.stack.set_user_timeout(id, limit);
         }
     }
