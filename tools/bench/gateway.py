@@ -88,10 +88,22 @@ def pss_kib(pid):
 
 
 class Processes:
-    """Programs that end with the benchmark."""
+    """Programs that end with the benchmark, however that ends: `with` stops them at its end, at exceptions and at signals.
+    When one of them has failed, the ends of their logs are printed, and the exit status is 1."""
 
     def __init__(self, folder):
         self.folder, self.processes = folder, []
+
+    def __enter__(self):
+        # Python would go at once and leave them behind.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.stop()
+        if isinstance(error, (Failed, ConnectionError, subprocess.CalledProcessError)):
+            sys.exit(f"{self.logs()}\n{pathlib.Path(sys.argv[0]).name}: {error}\n{getattr(error, 'stderr', '') or ''}")
 
     def spawn(self, *command, **kw):
         log = open(self.folder / "log", "a")
@@ -106,6 +118,11 @@ class Processes:
             except ProcessLookupError:
                 pass
             process.wait()
+
+    def logs(self, last=4000):
+        """The ends of all logs, for whoever looks at a failure."""
+        logs = sorted(file for file in self.folder.glob("*") if file.name == "log" or file.suffix == ".log")
+        return "\n".join(f"--- {log.name}\n{log.read_text()[-last:]}" for log in logs)
 
 
 class Bench(Processes):
@@ -302,25 +319,19 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     result = {}
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options, pathlib.Path(folder))
-        try:
-            bench.prepare()
-            bench.start()
-            # Idle connections first: a process that has been busy keeps its memory, and the growth would not show.
-            for kind in options.only or ["idle", *UNITS]:
-                if kind == "idle":
-                    print(f"\nidle: KiB of PSS per connection, {options.idle} connections")
-                    for name in bench.systems:
-                        result.setdefault("idle", {})[name] = kib = bench.idle(name)
-                        print(f"{name:<12}{kib:>10.1f}")
-                else:
-                    result[kind] = bench.measure(kind)
-                    table(kind, result[kind], next(iter(bench.systems)))
-        except Failed as failure:
-            sys.exit(f"{(bench.folder / 'log').read_text()[-4000:]}\ngateway.py: {failure}")
-        finally:
-            bench.stop()
+    with tempfile.TemporaryDirectory() as folder, Bench(options, pathlib.Path(folder)) as bench:
+        bench.prepare()
+        bench.start()
+        # Idle connections first: a process that has been busy keeps its memory, and the growth would not show.
+        for kind in options.only or ["idle", *UNITS]:
+            if kind == "idle":
+                print(f"\nidle: KiB of PSS per connection, {options.idle} connections")
+                for name in bench.systems:
+                    result.setdefault("idle", {})[name] = kib = bench.idle(name)
+                    print(f"{name:<12}{kib:>10.1f}")
+            else:
+                result[kind] = bench.measure(kind)
+                table(kind, result[kind], next(iter(bench.systems)))
     if options.json:
         json.dump(result, sys.stdout)
 

@@ -19,7 +19,6 @@ import json
 import pathlib
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -125,23 +124,18 @@ def main():
     if "process" in names and hard < 2 * connections + 100:
         sys.exit(f"{connections} connections need {2 * connections + 100} open files, and {hard} are allowed (ulimit -Hn)")
     results, failures = {}, []
-    with tempfile.TemporaryDirectory() as folder:
-        bench = systems.Systems(options, pathlib.Path(folder), names, mem=options.mem)
-        try:
-            bench.prepare()
-            bench.nginx({"small": ENDING})
-            bench.start()
-            clients = {system.name: Idle(options, bench, system) for system in bench.systems}
-            for _ in range(options.rounds):
-                for name, idle in clients.items():
-                    results.setdefault(name, []).append(found := idle.round())
-                    print(name, json.dumps(found), file=sys.stderr, flush=True)
-            for idle in clients.values():
-                idle.stop()
-        except (Failed, ConnectionError, subprocess.CalledProcessError) as error:
-            sys.exit(f"{bench.logs()}\n{error}\n{getattr(error, 'stderr', '') or ''}")
-        finally:
-            bench.stop()
+    with tempfile.TemporaryDirectory() as folder, systems.Systems(
+            options, pathlib.Path(folder), names, mem=options.mem) as bench:
+        bench.prepare()
+        bench.nginx({"small": ENDING})
+        bench.start()
+        clients = {system.name: Idle(options, bench, system) for system in bench.systems}
+        for _ in range(options.rounds):
+            for name, idle in clients.items():
+                results.setdefault(name, []).append(found := idle.round())
+                print(name, json.dumps(found), file=sys.stderr, flush=True)
+        for idle in clients.values():
+            idle.stop()
     for name, rounds in results.items():
         for key in ("p50_us", "p99_us"):
             ratio = statistics.median(found["ratio"][key] for found in rounds)

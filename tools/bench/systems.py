@@ -224,8 +224,3 @@ http {{ access_log off; sendfile on; keepalive_requests 1000000000; keepalive_ti
             while piece := tls.recv(65536):
                 data += piece
             return data
-
-    def logs(self, last=2000):
-        """The ends of all logs, for whoever looks at a failure."""
-        logs = [self.folder / "log", *(system.log for system in self.systems)]
-        return "\n".join(f"--- {log.name}\n{log.read_text()[-last:]}" for log in logs if log.exists())

@@ -26,7 +26,6 @@ import re
 import select
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -172,26 +171,20 @@ def main():
     systems.check_options(options, names, "nginx", "h2load")
     systems.enter_namespace()
     wanted = lambda kind: not options.only or kind in options.only
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options, pathlib.Path(folder), names, ["--max-connections-per-client", "0"])
-        results = {}
-        try:
-            bench.prepare_all()
-            # Memory first: a process that has been busy keeps some, and the growth would not show.
-            if wanted("memory"):
-                results["memory"] = {system.name: bench.memory(system) for system in bench.systems}
-            for kind in filter(wanted, UNITS):
-                results[kind] = bench.measure(kind)
-            if wanted("boot"):
-                unikernels = [system for system in bench.systems if system.name != "process"]
-                results["boot"] = {system.name: [] for system in unikernels}
-                for _ in range(options.boots):
-                    for system in unikernels:
-                        results["boot"][system.name].append(bench.boot(system))
-        except (Failed, ConnectionError, subprocess.CalledProcessError) as error:
-            sys.exit(f"{bench.logs()}\n{error}\n{getattr(error, 'stderr', '') or ''}")
-        finally:
-            bench.stop()
+    arguments, results = ["--max-connections-per-client", "0"], {}
+    with tempfile.TemporaryDirectory() as folder, Bench(options, pathlib.Path(folder), names, arguments) as bench:
+        bench.prepare_all()
+        # Memory first: a process that has been busy keeps some, and the growth would not show.
+        if wanted("memory"):
+            results["memory"] = {system.name: bench.memory(system) for system in bench.systems}
+        for kind in filter(wanted, UNITS):
+            results[kind] = bench.measure(kind)
+        if wanted("boot"):
+            unikernels = [system for system in bench.systems if system.name != "process"]
+            results["boot"] = {system.name: [] for system in unikernels}
+            for _ in range(options.boots):
+                for system in unikernels:
+                    results["boot"][system.name].append(bench.boot(system))
     if options.json:
         print(json.dumps(results, indent=1))
     else:
