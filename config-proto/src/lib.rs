@@ -22,6 +22,7 @@ pub mod message;
 pub mod model;
 pub mod site;
 pub mod sniff;
+mod text;
 pub mod v1;
 pub mod v2;
 

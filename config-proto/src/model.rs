@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::text_in_json;
+
 /// The longest host name that DNS can carry in text form (RFC 1035, section 2.3.4, without the final dot).
 pub const MAX_NAME_LEN: usize = 253;
 /// The longest label of a host name (RFC 1035, section 2.3.4).
@@ -150,19 +152,7 @@ impl fmt::Display for RouteName {
     }
 }
 
-impl TryFrom<String> for RouteName {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<RouteName> for String {
-    fn from(name: RouteName) -> Self {
-        name.to_string()
-    }
-}
+text_in_json!(RouteName);
 
 /// What the gateway does with the TLS of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -420,19 +410,7 @@ impl fmt::Display for BackendAddress {
     }
 }
 
-impl TryFrom<String> for BackendAddress {
-    type Error = BackendAddressError;
-
-    fn try_from(text: String) -> Result<Self, BackendAddressError> {
-        text.parse()
-    }
-}
-
-impl From<BackendAddress> for String {
-    fn from(address: BackendAddress) -> Self {
-        address.to_string()
-    }
-}
+text_in_json!(BackendAddress);
 
 impl From<std::net::SocketAddr> for BackendAddress {
     fn from(address: std::net::SocketAddr) -> Self {

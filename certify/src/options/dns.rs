@@ -1,7 +1,6 @@
 //! The options for certificates that take DNS: how TXT records are made for dns-01, and for which names.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use zeroize::Zeroizing;
 
+use super::Secret;
 use crate::challenge::TxtPublisher;
 use crate::dns::hook::{AcmeDns, HookAddress, HookError, Webhook};
 use crate::dns::responder::{DelegatedZones, Zones, ZonesError};
@@ -61,9 +61,14 @@ pub struct DnsOptions {
     pub dns_hook_auth_file: Option<PathBuf>,
 
     /// The same itself, where there are no files; other users of this machine can see it here
-    #[arg(long, hide_env_values = true, value_name = "TEXT", requires = "dns_hook",
-          conflicts_with = "dns_hook_auth_file", value_parser = |text: &str| Ok::<_, Infallible>(Authorization(text.to_owned().into())))]
-    pub dns_hook_auth: Option<Authorization>,
+    #[arg(
+        long,
+        hide_env_values = true,
+        value_name = "TEXT",
+        requires = "dns_hook",
+        conflicts_with = "dns_hook_auth_file"
+    )]
+    pub dns_hook_auth: Option<Secret>,
 
     /// An acme-dns server that holds TXT records; what CNAME record it takes is said in status and log
     #[arg(long, value_name = "URL", conflicts_with_all = ["dns_server", "dns_hook"])]
@@ -98,16 +103,6 @@ pub struct DnsOptions {
 /// A value that is accepted and forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ignored;
-
-/// What a webhook gets in the field Authorization.
-#[derive(Clone)]
-pub struct Authorization(Zeroizing<String>);
-
-impl fmt::Debug for Authorization {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Authorization(..)")
-    }
-}
 
 /// Why dns-01 cannot be done with these options.
 #[derive(Debug, thiserror::Error)]
@@ -190,8 +185,8 @@ impl DnsOptions {
     }
 
     fn hook_authorization(&self) -> Result<Option<Zeroizing<String>>, DnsOptionsError> {
-        if let Some(Authorization(text)) = &self.dns_hook_auth {
-            return Ok(Some(text.clone()));
+        if let Some(secret) = &self.dns_hook_auth {
+            return Ok(Some(secret.text().to_owned().into()));
         }
         let Some(path) = &self.dns_hook_auth_file else { return Ok(None) };
         std::fs::read_to_string(path)

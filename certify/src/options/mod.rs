@@ -6,6 +6,7 @@
 mod contradiction;
 mod dns;
 mod files;
+mod secret;
 mod vault;
 mod work;
 
@@ -16,6 +17,7 @@ use clap::{Args, Command};
 pub use contradiction::Contradiction;
 pub use dns::{DnsOptions, DnsOptionsError, Txt};
 pub use files::FileOptions;
+pub use secret::Secret;
 pub use vault::{VaultOptions, VaultOptionsError, vault_of_file};
 pub use work::{AcmeOptionsError, Issuance};
 

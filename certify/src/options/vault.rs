@@ -1,15 +1,15 @@
 //! The options for keys that secrets are encrypted with where they are stored, the same in every program that uses this room.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use zeroize::Zeroizing;
 
+use super::Secret;
 use crate::vault::{StoreKeys, Vault, VaultError};
 
 /// What secrets are encrypted with in the storage. Without a key they lie there in the clear.
-#[derive(Clone, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Storage")]
 pub struct VaultOptions {
     /// A file with the key that private keys and control keys are encrypted with in the storage: at least 32 random
@@ -25,7 +25,7 @@ pub struct VaultOptions {
         requires = "storage",
         conflicts_with = "storage_key_file"
     )]
-    pub storage_key: Option<String>,
+    pub storage_key: Option<Secret>,
 
     /// The file with the key before, to change the key: a start with both encrypts everything anew, and needs the old
     /// one no more afterwards
@@ -39,18 +39,7 @@ pub struct VaultOptions {
         value_name = "TEXT",
         conflicts_with = "storage_key_file_old"
     )]
-    pub storage_key_old: Option<String>,
-}
-
-impl fmt::Debug for VaultOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VaultOptions")
-            .field("storage_key_file", &self.storage_key_file)
-            .field("storage_key", &self.storage_key.as_ref().map(|_| ".."))
-            .field("storage_key_file_old", &self.storage_key_file_old)
-            .field("storage_key_old", &self.storage_key_old.as_ref().map(|_| ".."))
-            .finish()
-    }
+    pub storage_key_old: Option<Secret>,
 }
 
 /// Why a key cannot be used.
@@ -97,9 +86,9 @@ impl VaultOptions {
     /// # Errors
     /// When a file cannot be read, a key is too short, or an old key is given without a new one.
     pub fn keys(&self) -> Result<Option<StoreKeys>, VaultOptionsError> {
-        let (file, text) = (self.storage_key_file.as_deref(), self.storage_key.as_deref());
+        let (file, text) = (self.storage_key_file.as_deref(), self.storage_key.as_ref());
         let old_file = self.storage_key_file_old.as_deref();
-        let old_text = self.storage_key_old.as_deref();
+        let old_text = self.storage_key_old.as_ref();
         if file.is_none() && text.is_none() && (old_file.is_some() || old_text.is_some()) {
             return Err(VaultOptionsError::OldAlone);
         }
@@ -108,11 +97,11 @@ impl VaultOptions {
     }
 }
 
-fn vault(file: Option<&Path>, text: Option<&str>) -> Result<Option<Vault>, VaultOptionsError> {
-    match (file, text) {
+fn vault(file: Option<&Path>, secret: Option<&Secret>) -> Result<Option<Vault>, VaultOptionsError> {
+    match (file, secret) {
         (Some(file), _) => vault_of_file(file).map(Some),
-        (None, Some(text)) => {
-            let vault = Vault::from_text(text);
+        (None, Some(secret)) => {
+            let vault = Vault::from_text(secret.text());
             vault.map(Some).map_err(|error| VaultOptionsError::Key { path: None, error })
         }
         (None, None) => Ok(None),

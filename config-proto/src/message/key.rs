@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Sealed;
 use crate::model::RouteName;
+use crate::text::text_in_json;
 
 /// What the holder of a control key may do.
 ///
@@ -51,19 +52,7 @@ impl std::fmt::Display for Role {
     }
 }
 
-impl TryFrom<String> for Role {
-    type Error = RoleError;
-
-    fn try_from(text: String) -> Result<Self, RoleError> {
-        text.parse()
-    }
-}
-
-impl From<Role> for String {
-    fn from(role: Role) -> Self {
-        role.to_string()
-    }
-}
+text_in_json!(Role);
 
 /// A new control key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use certify::options::{AcmeOptions, FileOptions, VaultOptions};
+use certify::options::{AcmeOptions, FileOptions, Secret, VaultOptions};
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use config_proto::model::normalize_host;
@@ -225,7 +225,7 @@ pub struct ListenOptions {
 }
 
 /// Who may control the gateway.
-#[derive(Clone, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Control")]
 pub struct ControlOptions {
     /// The administrator's key; other users of this machine can see it here, prefer --key-file
@@ -236,7 +236,7 @@ pub struct ControlOptions {
         value_name = "TEXT",
         conflicts_with = "key_file"
     )]
-    pub key: Option<String>,
+    pub key: Option<Secret>,
 
     /// A file with the administrator's key; made at the first start [default: the storage's name with .key]
     #[arg(long, env = "TLSTUNNEL_KEY_FILE", value_name = "FILE")]
@@ -255,18 +255,6 @@ pub struct ControlOptions {
     #[arg(long, env = "TLSTUNNEL_CONTROL_TIMEOUT", default_value = "10s", value_name = "TIME",
           value_parser = duration)]
     pub control_timeout: Duration,
-}
-
-impl std::fmt::Debug for ControlOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ControlOptions")
-            .field("key", &self.key.as_ref().map(|_| ".."))
-            .field("key_file", &self.key_file)
-            .field("control_v1", &self.control_v1)
-            .field("control_connections", &self.control_connections)
-            .field("control_timeout", &self.control_timeout)
-            .finish()
-    }
 }
 
 /// Which certificates are served.

@@ -43,7 +43,7 @@ pub(super) struct AdministratorKeys {
 pub(super) fn administrator(options: &Options) -> Result<AdministratorKeys, KeyError> {
     let with_v1 = options.control.control_v1;
     let (text, from) = match (&options.control.key, options.key_path()) {
-        (Some(text), _) => (Zeroizing::new(text.clone()), "--key".to_owned()),
+        (Some(key), _) => (Zeroizing::new(key.text().to_owned()), "--key".to_owned()),
         (None, Some(path)) => {
             (administrator::read_or_make_text(&path)?, path.display().to_string())
         }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_short_key_is_refused_unless_only_v1_uses_it() {
         let mut options = Options::defaults();
-        options.control.key = Some("short".to_owned());
+        options.control.key = Some("short".parse().unwrap());
         assert!(matches!(administrator(&options), Err(KeyError::Unusable { .. })));
         options.control.control_v1 = true;
         let keys = administrator(&options).unwrap();
