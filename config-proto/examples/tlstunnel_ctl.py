@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A complete client of tlstunnel's control protocol v2 (PROTOCOL.md), with nothing but the standard library.
 
-usage: tlstunnel_ctl.py HOST:PORT KEYFILE add NAME BACKEND... | remove NAME | list | status | raw JSON
+usage: tlstunnel_ctl.py HOST:PORT KEYFILE add NAME BACKEND... | remove NAME | list | certificates | status | raw JSON
 exit:  0 done, 1 refused by the gateway, 2 usage, 3 cannot reach or broken connection, 4 not authenticated
 """
 import base64
@@ -154,6 +154,12 @@ def requests(command, args):
         page = yield {"op": "list"}
         while page["more"]:
             page = yield {"op": "list", "after": page["routes"][-1]["name"]}
+    elif command == "certificates" and not args:
+        page = yield {"op": "cert-list"}
+        # A gateway of before there were pages sends all at once.
+        while page.get("more"):
+            last = page["certificates"][-1]
+            page = yield {"op": "cert-list", "after": {"name": "".join(last["names"][:1]), "sha256": last["sha256"]}}
     elif command == "status" and not args:
         yield {"op": "status"}
     elif command == "raw" and len(args) == 1:
@@ -166,6 +172,9 @@ def show(command, result):
     if command == "list":
         for route in result["routes"]:
             print(route["name"], *route["settings"].get("backends", []))
+    elif command == "certificates":
+        for certificate in result["certificates"]:
+            print(certificate["sha256"], *certificate["names"])
     elif command in ("add", "remove"):
         print(result["message"])
     else:

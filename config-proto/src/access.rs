@@ -54,7 +54,7 @@ const fn only_reads(request: &Request) -> bool {
             | Request::Diff { .. }
             | Request::Why { .. }
             | Request::Check
-            | Request::CertList
+            | Request::CertList { .. }
             | Request::CertShow { .. }
             | Request::KeyList
             | Request::Top { .. }

@@ -23,7 +23,7 @@ fn reads() -> Vec<Request> {
         Request::Diff { from: 1, to: None },
         Request::Why { name: None, from: None },
         Request::Check,
-        Request::CertList,
+        Request::CertList { after: None, limit: 10 },
         Request::CertShow { name: "elsewhere.example.com".to_owned() },
         Request::KeyList,
         Request::Top { limit: 10 },

@@ -13,7 +13,8 @@ use std::time::Instant;
 use common::{key, lookup};
 use config_proto::access::permits;
 use config_proto::message::{
-    Changed, KeyAdded, MAX_PAGE, Refusal, RefusalCode, Reply, Request, Role, RouteList, Sealed,
+    CertificateCursor, CertificateInfo, CertificateList, Changed, KeyAdded, MAX_PAGE, Refusal,
+    RefusalCode, Reply, Request, Role, RouteList, Sealed,
 };
 use config_proto::model::Route;
 use config_proto::v2::server::{Event, Limits, ReceivedRequest, Refused, Server};
@@ -141,6 +142,24 @@ fn answer(server: &mut Server, received: &ReceivedRequest) -> Vec<u8> {
             let list = RouteList { generation: 2, routes: vec![route], more: after.is_none() };
             server.reply(received.seq, &Reply::Ok(list))
         }
+        // The same; the second certificate has no name.
+        Request::CertList { after, .. } => {
+            let certificate = |names: &[&str], sha256: &str| CertificateInfo {
+                names: names.iter().map(|&name| name.to_owned()).collect(),
+                issuer: "CN=a".to_owned(),
+                not_before: 0,
+                not_after: 1,
+                sha256: sha256.to_owned(),
+                source: "file".to_owned(),
+            };
+            let (page, more) = match after.as_ref().map(|cursor| cursor.sha256.as_str()) {
+                None => (certificate(&[], "aa"), true),
+                Some("aa") => (certificate(&["a.example.org", "b.example.org"], "bb"), true),
+                Some(_) => (certificate(&["c.example.org"], "cc"), false),
+            };
+            let list = CertificateList { certificates: vec![page], more };
+            server.reply(received.seq, &Reply::Ok(list))
+        }
         _ => {
             let refusal = Refusal {
                 code: RefusalCode::NotFound,
@@ -189,6 +208,19 @@ fn it_adds_lists_and_is_refused() {
     };
     assert_eq!(peer.seen.recv().unwrap(), list(None));
     assert_eq!(peer.seen.recv().unwrap(), list(Some("a.example.org")));
+    let listed = peer.admin(&["certificates"]);
+    assert_eq!(
+        String::from_utf8(listed.stdout).unwrap(),
+        "aa\nbb a.example.org b.example.org\ncc c.example.org\n"
+    );
+    for after in [None, Some(("", "aa")), Some(("a.example.org", "bb"))] {
+        let after = after.map(|(name, sha256)| CertificateCursor {
+            name: name.to_owned(),
+            sha256: sha256.to_owned(),
+        });
+        let asked = Request::CertList { after, limit: MAX_PAGE };
+        assert_eq!(peer.seen.recv().unwrap(), Seen::Request(Box::new(asked)));
+    }
     check(&peer.admin(&["remove", "blog"]), 1, "there is none");
     check(&peer.admin(&["raw", r#"{"op":"dance"}"#]), 1, "not understood");
     let viewer = key("viewer", 8).to_file_text();

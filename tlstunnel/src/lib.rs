@@ -28,6 +28,7 @@ pub mod gateway;
 pub mod limits;
 pub mod listen;
 pub mod live;
+pub mod memory;
 pub mod observe;
 pub mod options;
 pub mod redirect;

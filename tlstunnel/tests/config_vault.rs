@@ -54,7 +54,11 @@ impl World {
     ) -> Result<(Configuration, Arc<Gateway>), OpenError> {
         let store = open::on_device(device, false)?;
         let gateway = Gateway::new(Limits::default());
-        let settings = Settings { domains: vec!["example.org".to_owned()], history: 10 };
+        let settings = Settings {
+            domains: vec!["example.org".to_owned()],
+            history: 10,
+            route_memory: u64::MAX,
+        };
         let start = Start {
             name: "test".to_owned(),
             administrator: Some(Key::new("admin".parse().unwrap(), &[1; 32]).unwrap()),

@@ -30,10 +30,18 @@ impl World {
     }
 
     fn try_on(device: &Arc<dyn BlockDevice>, history: u32) -> Result<Self, OpenError> {
+        Self::with_memory(device, history, u64::MAX)
+    }
+
+    fn with_memory(
+        device: &Arc<dyn BlockDevice>,
+        history: u32,
+        route_memory: u64,
+    ) -> Result<Self, OpenError> {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let gateway = Gateway::new(Limits::default());
         let store = open::on_device(Arc::clone(device), false)?;
-        let settings = Settings { domains: vec!["example.org".to_owned()], history };
+        let settings = Settings { domains: vec!["example.org".to_owned()], history, route_memory };
         let (configuration, _) = Configuration::open(
             Arc::clone(&gateway),
             store,
@@ -99,7 +107,7 @@ fn every_kind_of_change_is_there_after_a_restart() {
         let history = world.runtime.block_on(configuration.history(None, 1000)).unwrap();
         (
             world.routes(),
-            configuration.certificates(),
+            configuration.certificates(None, 1000),
             configuration.keys().list(),
             world.generation(),
             history,
@@ -109,8 +117,8 @@ fn every_kind_of_change_is_there_after_a_restart() {
     let world = World::on(&device);
     assert_eq!(world.routes(), routes);
     assert_eq!(routes["blog.example.org"], to("10.0.0.4:80"));
-    assert_eq!(world.configuration.certificates(), certificates);
-    assert_eq!(certificates[0].source, "uploaded");
+    assert_eq!(world.configuration.certificates(None, 1000), certificates);
+    assert_eq!(certificates.certificates[0].source, "uploaded");
     assert_eq!(world.configuration.keys().list(), keys);
     assert_eq!(keys.len(), 1);
     assert_eq!(world.generation(), generation);
@@ -435,4 +443,53 @@ fn copy(device: &Arc<dyn BlockDevice>) -> Arc<dyn BlockDevice> {
     let mut image = vec![0; usize::try_from(device.capacity()).unwrap()];
     device.read(0, &mut image).unwrap();
     Arc::new(MemoryDevice::from_image(image, 512))
+}
+
+#[test]
+fn routes_are_refused_before_they_take_more_memory_than_there_is() {
+    const ROOM: u64 = 64 << 10;
+    let device = memory(4 << 20);
+    let world = World::with_memory(&device, 10, ROOM).unwrap();
+    let configuration = &world.configuration;
+    let many = |n: u16| RouteSettings {
+        backends: (1..=n).map(|port| format!("10.0.0.1:{port}").parse().unwrap()).collect(),
+        ..RouteSettings::default()
+    };
+    let add = |name: &str, backends: u16| {
+        world.runtime.block_on(configuration.add("test", name, many(backends), true))
+    };
+    let mut names = (0..).map(|n| format!("r{n}"));
+    let refusal = names.find_map(|name| add(&name, 20).err()).unwrap();
+    assert_eq!(refusal.code, RefusalCode::Full);
+    assert!(refusal.hint.unwrap().contains("--route-memory"), "{}", refusal.message);
+    let (routes, generation) = (world.routes(), world.generation());
+    assert!(routes.len() > 1, "{}", routes.len());
+
+    // Whatever way they come by, the same holds, and nothing is changed.
+    assert_eq!(add("r0", 64).unwrap_err().code, RefusalCode::Full);
+    let all: Vec<(String, RouteSettings)> =
+        (0..100).map(|n| (format!("a{n}.example.org"), many(20))).collect();
+    let document = Document {
+        routes: all.into_iter().map(|(name, settings)| (name.parse().unwrap(), settings)).collect(),
+    };
+    for dry_run in [true, false] {
+        let applying = configuration.apply("test", document.clone(), dry_run, None);
+        let refusal = world.runtime.block_on(applying).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::Full);
+    }
+    assert_eq!((world.routes(), world.generation()), (routes.clone(), generation));
+
+    // A store with more than there is memory for now says so, and serves again where there is more, or less in it.
+    drop(world);
+    let error = World::with_memory(&device, 10, ROOM / 4).map(|_| ()).unwrap_err().to_string();
+    let backends = 20 * routes.len();
+    let said = format!("{} routes with {backends} backends", routes.len());
+    assert!(error.contains(&said) && error.contains("--route-memory"), "{error}");
+    let world = World::with_memory(&device, 10, ROOM).unwrap();
+    assert_eq!(world.routes(), routes);
+    let remove = |name: &str| {
+        world.runtime.block_on(world.configuration.remove("test", name)).unwrap();
+    };
+    routes.keys().for_each(|name| remove(name));
+    assert_eq!(world.gateway.snapshot.load().routes.memory(), 0);
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use config_proto::key::Key;
 use config_proto::message::{
-    Applied, CertificateChain, CertificateList, Changed, Check, Diff, History, KeyAdded, KeyList,
-    RefusalCode, Request, Role, RouteDetail, RouteList, Status, Top, Why,
+    Applied, CertificateChain, CertificateInfo, CertificateList, Changed, Check, Diff, History,
+    KeyAdded, KeyList, RefusalCode, Request, Role, RouteDetail, RouteList, Sealed, Status, Top,
+    Why,
 };
 use config_proto::model::Document;
 use config_proto::v1;
@@ -78,7 +79,8 @@ fn every_request_is_answered() {
     assert!(applied.applied);
     assert_code(&admin.refused(&add("x", "127.0.0.1:9")), RefusalCode::Pending);
     let _: Changed = admin.ask(&Request::Confirm { generation: applied.generation }).unwrap();
-    let certificates: CertificateList = admin.ask(&Request::CertList).unwrap();
+    let certificates: CertificateList =
+        admin.ask(&Request::CertList { after: None, limit: 10 }).unwrap();
     assert_eq!(certificates.certificates.len(), 1);
     let show = |name: &str| Request::CertShow { name: name.to_owned() };
     let shown: CertificateChain = admin.ask(&show("blog")).unwrap();
@@ -408,4 +410,53 @@ fn a_new_name_serves_at_once_and_its_metrics_go_with_it() {
     assert_eq!(gateway.sample(labelled), None);
     drop(tls);
     gateway.stop();
+}
+
+/// Certificates with so many names that a reply of the usual length holds only some of them.
+#[test]
+fn certificates_come_in_pages_that_every_client_can_read() {
+    let gateway = InProcess::start(&[]);
+    let key: Key = KEY.parse().unwrap();
+    let mut client = Session::open_with(gateway.control(), &key, MAX_FRAME_BYTES).unwrap();
+    let label = "x".repeat(60);
+    for n in 0..70 {
+        // Some have the same first name, and are told apart by their SHA-256.
+        let first = format!("c{}.example.org", n / 3);
+        let more = (0..80).map(|m| format!("n{n}-{m}.{label}.{label}.{label}.example.org"));
+        let names: Vec<String> = std::iter::once(first).chain(more).collect();
+        let pair = rcgen::generate_simple_self_signed(names).unwrap();
+        let set = Request::CertSet {
+            chain_pem: pair.cert.pem(),
+            key_pem: Sealed(pair.signing_key.serialize_pem()),
+        };
+        let _: Changed = client.ask(&set).unwrap();
+    }
+    let mut walk = |first: Vec<CertificateInfo>, limit: u32| {
+        let (mut all, mut pages) = (first, 0);
+        loop {
+            let after = all.last().map(CertificateInfo::cursor);
+            let list: CertificateList = client.ask(&Request::CertList { after, limit }).unwrap();
+            assert!(!list.certificates.is_empty());
+            all.extend(list.certificates);
+            pages += 1;
+            if !list.more {
+                return (all, pages);
+            }
+        }
+    };
+    let (all, pages) = walk(Vec::new(), 1000);
+    assert!(pages > 1, "one reply cannot hold them");
+    let (in_small_pages, _) = walk(Vec::new(), 7);
+    assert_eq!(in_small_pages, all);
+    let places: Vec<(String, String)> =
+        all.iter().map(|c| (c.names[0].clone(), c.sha256.clone())).collect();
+    assert!(places.is_sorted());
+    // Of several with the same name the last is shown, and the others stay for their other names.
+    assert_eq!(places.len(), 70);
+
+    let mut other = Session::open_with(gateway.control(), &key, MAX_FRAME_BYTES).unwrap();
+    let status: Status = other.ask(&Request::Status).unwrap();
+    assert!(status.more_certificates && all.starts_with(&status.certificates));
+    let memory = status.route_memory.unwrap();
+    assert!(memory.used == 0 && memory.limit > 0, "{memory:?}");
 }

@@ -47,7 +47,7 @@ fn questions_about_all_routes_hold_nobody_else_up() {
             Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
         let gateway = Gateway::new(Limits::default());
         let store = open::on_device(Arc::new(MemoryDevice::new(4 << 20)), false).unwrap();
-        let settings = Settings { domains: Vec::new(), history: 10 };
+        let settings = Settings { domains: Vec::new(), history: 10, route_memory: u64::MAX };
         let start = Start { administrator: Some(KEY.parse().unwrap()), ..Start::default() };
         let handle = runtime.handle().clone();
         let (configuration, _) =
@@ -75,8 +75,8 @@ fn questions_about_all_routes_hold_nobody_else_up() {
 
     let key = KEY.parse().unwrap();
     let list = Request::List { filter: None, after: None, limit: 10 };
-    let walks =
-        [Request::Status, Request::Check, Request::Top { limit: 10 }, list, Request::CertList];
+    let certificates = Request::CertList { after: None, limit: 10 };
+    let walks = [Request::Status, Request::Check, Request::Top { limit: 10 }, list, certificates];
     let asked: Vec<Session> = walks
         .iter()
         .map(|request| {

@@ -27,8 +27,11 @@ pub struct Why {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Check {
-    /// In order of weight.
+    /// In order of weight, as many as a page holds.
     pub findings: Vec<Finding>,
+    /// Whether there are more, of less weight.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One finding of a [`Check`].

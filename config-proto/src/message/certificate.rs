@@ -20,12 +20,34 @@ pub struct CertificateInfo {
     pub source: String,
 }
 
-/// Every certificate.
+impl CertificateInfo {
+    /// Its place in lists.
+    pub fn cursor(&self) -> CertificateCursor {
+        let name = self.names.first().cloned().unwrap_or_default();
+        CertificateCursor { name, sha256: self.sha256.clone() }
+    }
+}
+
+/// The place of a certificate in lists, which it has whether it is still there or not: by its first name, and among
+/// those of the same name by its SHA-256.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CertificateCursor {
+    /// The first of its names; empty where it has none.
+    pub name: String,
+    /// SHA-256 of the certificate in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A page of certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CertificateList {
-    /// In order of their first names.
+    /// In the order of their [`CertificateCursor`].
     pub certificates: Vec<CertificateInfo>,
+    /// Whether there are more after the last one.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// What clients of a name are shown.

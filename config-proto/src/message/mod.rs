@@ -18,14 +18,17 @@ mod state;
 use serde::{Deserialize, Serialize};
 
 pub use advice::{Check, Finding, Severity, Why};
-pub use certificate::{CertificateChain, CertificateInfo, CertificateList, RevocationReason};
+pub use certificate::{
+    CertificateChain, CertificateCursor, CertificateInfo, CertificateList, RevocationReason,
+};
 pub use change::{Applied, Changed, Diff, Generation, History, Pending, RouteChange};
 pub use key::{KeyAdded, KeyInfo, KeyList, Role, RoleError};
 pub use refusal::{MAX_REFUSAL_TEXT, Refusal, RefusalCode};
 pub use request::Request;
 pub use sealed::Sealed;
 pub use state::{
-    BackendState, ConnectionInfo, RouteActivity, RouteDetail, RouteList, Status, StorageState, Top,
+    BackendState, ConnectionInfo, RouteActivity, RouteDetail, RouteList, RouteMemory, Status,
+    StorageState, Top,
 };
 
 /// Most entries of one page of a list.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_PAGE, RevocationReason, Role, Sealed};
+use super::{CertificateCursor, MAX_PAGE, RevocationReason, Role, Sealed};
 use crate::model::{Document, RouteName};
 use crate::site::SiteSettings;
 
@@ -94,8 +94,15 @@ pub enum Request {
     },
     /// Settings that are legal and dangerous. → [`Check`](super::Check)
     Check,
-    /// The certificates. → [`CertificateList`](super::CertificateList)
-    CertList,
+    /// The certificates in order of their first names. → [`CertificateList`](super::CertificateList)
+    CertList {
+        /// Only certificates after this place: that of the last one of the page before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<CertificateCursor>,
+        /// Entries wanted, at most [`MAX_PAGE`]. Left out where it is that: older gateways know no pages here.
+        #[serde(default = "max_page", skip_serializing_if = "is_max_page")]
+        limit: u32,
+    },
     /// The certificate that clients of a name are shown, with what comes behind it in the handshake. →
     /// [`CertificateChain`](super::CertificateChain)
     CertShow {
@@ -225,9 +232,7 @@ impl Request {
         let request: Self = serde_json::from_value(value)?;
         // `deny_unknown_fields` does not reach the operations without fields.
         match request {
-            Self::Status | Self::Check | Self::CertList | Self::CertRollOver | Self::KeyList
-                if fields > 1 =>
-            {
+            Self::Status | Self::Check | Self::CertRollOver | Self::KeyList if fields > 1 => {
                 Err(serde::de::Error::custom("this operation has no fields besides op"))
             }
             _ => Ok(request),
@@ -237,4 +242,10 @@ impl Request {
 
 const fn max_page() -> u32 {
     MAX_PAGE
+}
+
+// Serde asks with a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_max_page(limit: &u32) -> bool {
+    *limit == MAX_PAGE
 }

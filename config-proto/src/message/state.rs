@@ -82,8 +82,11 @@ pub struct Status {
     pub total: u64,
     /// Backends that are down now.
     pub backends_down: u64,
-    /// Every certificate with its expiry.
+    /// The first page of certificates, as of [`Request::CertList`](super::Request::CertList).
     pub certificates: Vec<CertificateInfo>,
+    /// Whether there are more certificates after the last one.
+    #[serde(default)]
+    pub more_certificates: bool,
     /// Control requests refused since start: wrong keys, replays, malformed frames.
     pub control_refusals: u64,
     /// A change that waits for confirmation: its generation and the seconds left.
@@ -91,7 +94,10 @@ pub struct Status {
     pub pending: Option<Pending>,
     /// Bytes used and capacity of the store.
     pub storage: StorageState,
-    /// What needs attention, in words.
+    /// Memory that the routes take; older gateways do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_memory: Option<RouteMemory>,
+    /// What needs attention, in words; what is left out of very many is counted by the last.
     #[serde(default)]
     pub problems: Vec<String>,
 }
@@ -104,6 +110,16 @@ pub struct StorageState {
     pub used: u64,
     /// Bytes in all.
     pub capacity: u64,
+}
+
+/// Memory that the routes take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RouteMemory {
+    /// Bytes that they take, estimated.
+    pub used: u64,
+    /// Bytes that they may take (`--route-memory`).
+    pub limit: u64,
 }
 
 /// Live connections and counters, for a screen that refreshes itself.

@@ -35,14 +35,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use config_proto::key::{Key, KeyId};
 use config_proto::message::{
-    Applied, CertificateInfo, Changed, Diff, Generation, History, KeyAdded, MAX_PAGE, Refusal,
-    RefusalCode, Role, Sealed, StorageState,
+    Applied, CertificateCursor, CertificateList, Changed, Diff, Generation, History, KeyAdded,
+    MAX_PAGE, Refusal, RefusalCode, Role, Sealed, StorageState,
 };
 use config_proto::model::{Document, Route, RouteName, RouteSettings};
 use control_port::KeyRing;
 use tokio::time::Instant;
 
-use crate::tls::certificates::Source;
+use crate::tls::certificates::{Certificate, Source};
 
 pub use open::{OpenError, Start};
 use state::{Core, Head, PendingChange, Proposal, page_of_changes};
@@ -61,6 +61,9 @@ pub const MAX_CONFIRM_SECONDS: u32 = 86_400;
 /// The most uploaded certificates. Every certificate is in memory.
 pub const MAX_CERTIFICATES: usize = 100_000;
 
+/// Memory is told to people in these.
+const MIB: u64 = 1 << 20;
+
 /// What the configuration must know of the options.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -68,6 +71,8 @@ pub struct Settings {
     pub domains: Vec<String>,
     /// How many generations are kept, at least 1.
     pub history: u32,
+    /// Bytes of memory that all routes together may take, as [`crate::route::cost`] estimates.
+    pub route_memory: u64,
 }
 
 /// The configuration of a running gateway. A clone is another handle on the same one.
@@ -93,6 +98,11 @@ impl Configuration {
     /// The domains that are served.
     pub fn domains(&self) -> &[String] {
         &self.core.settings.domains
+    }
+
+    /// Bytes of memory that all routes together may take.
+    pub fn route_memory(&self) -> u64 {
+        self.core.settings.route_memory
     }
 
     /// The change that waits for confirmation, and the seconds until it is undone.
@@ -265,13 +275,24 @@ impl Configuration {
         self.core.storage.store(None);
     }
 
-    /// Every certificate, in order of their first names.
-    pub fn certificates(&self) -> Vec<CertificateInfo> {
+    /// At most `limit` certificates in the order of their places, from the first after `after`, or from the very first.
+    /// The cost grows with all certificates, and only what is in the page is copied.
+    pub fn certificates(&self, after: Option<&CertificateCursor>, limit: usize) -> CertificateList {
         let snapshot = self.core.gateway.snapshot.load();
-        let mut all: Vec<CertificateInfo> =
-            snapshot.certificates.iter().map(|c| c.info()).collect();
-        all.sort_by(|a, b| a.names.cmp(&b.names).then_with(|| a.sha256.cmp(&b.sha256)));
-        all
+        let after = after.map(|cursor| (cursor.name.as_str(), cursor.sha256.as_str()));
+        let mut found: Vec<&Certificate> = snapshot
+            .certificates
+            .iter()
+            .map(|certificate| &**certificate)
+            .filter(|certificate| after.is_none_or(|after| place(certificate) > after))
+            .collect();
+        let more = found.len() > limit;
+        if more {
+            found.select_nth_unstable_by(limit, |a, b| place(a).cmp(&place(b)));
+            found.truncate(limit);
+        }
+        found.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+        CertificateList { certificates: found.into_iter().map(Certificate::info).collect(), more }
     }
 
     /// Runs a change on a blocking thread, one at a time, to its end even when nobody waits for it any more.
@@ -296,6 +317,11 @@ impl Configuration {
         let core = Arc::clone(&self.core);
         tokio::task::spawn_blocking(move || read(&core)).await.map_err(internal)?
     }
+}
+
+/// The place of a certificate in lists, as in [`CertificateCursor`].
+fn place(certificate: &Certificate) -> (&str, &str) {
+    (certificate.names().first().map_or("", String::as_str), certificate.sha256())
 }
 
 /// A refusal with its three parts.

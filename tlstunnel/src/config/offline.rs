@@ -55,7 +55,7 @@ impl From<StorageError> for OfflineError {
 /// When it cannot be opened: another process may use it.
 pub fn info(path: &Path, key_file: Option<&Path>) -> Result<String, OfflineError> {
     let storage = open(path, key_file)?;
-    let loaded = storage.load()?;
+    let loaded = storage.load(u64::MAX)?;
     let mut text = String::new();
     let mut line = |what: &str, value: String| {
         // Writing to a String does not fail.
@@ -89,7 +89,7 @@ pub fn check(path: &Path, key_file: Option<&Path>) -> Result<String, OfflineErro
     let store = open_store(path)?;
     let sound = store.check()?;
     let storage = open_storage(store, key_file)?;
-    let Loaded { head, routes, .. } = storage.load()?;
+    let Loaded { head, routes, .. } = storage.load(u64::MAX)?;
     storage.net_changes(head.oldest.saturating_sub(1), head.generation).map_err(OpenError::from)?;
     let repaired = if sound { "" } else { " after a repair" };
     Ok(format!(
@@ -105,7 +105,7 @@ pub fn check(path: &Path, key_file: Option<&Path>) -> Result<String, OfflineErro
 /// # Errors
 /// When the store cannot be read or the image not written.
 pub fn export_v1(path: &Path, key_file: Option<&Path>, out: &Path) -> Result<String, OfflineError> {
-    let loaded = open(path, key_file)?.load()?;
+    let loaded = open(path, key_file)?.load(u64::MAX)?;
     let mut snis = Vec::new();
     let mut text = String::new();
     for route in &loaded.routes {

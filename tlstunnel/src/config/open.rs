@@ -234,7 +234,7 @@ impl Configuration {
         runtime: Handle,
     ) -> Result<(Self, Option<String>), OpenError> {
         let storage = Storage::open(store, start.storage_keys)?;
-        let loaded = storage.load()?;
+        let loaded = storage.load(settings.route_memory)?;
         let keys = Arc::new(KeyRing::new(start.administrator));
         for (id, record) in &loaded.keys {
             match decode_secret(id, &record.secret) {

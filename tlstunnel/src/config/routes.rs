@@ -57,6 +57,7 @@ impl Core {
         let from = snapshot.generation;
         let diff = |to| page_of_changes(from, to, changes.iter().cloned());
         if dry_run || changes.is_empty() {
+            self.require_room(&snapshot, &changes)?;
             self.activate(&snapshot, &changes)?;
             let (generation, diff) = (from, diff(from));
             return Ok(Applied {

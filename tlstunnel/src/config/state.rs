@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use config_proto::key::KeyId;
 use config_proto::message::{Diff, MAX_PAGE, Refusal, RefusalCode, RouteChange};
-use config_proto::model::RouteName;
+use config_proto::model::{Route, RouteName};
 use control_port::KeyRing;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use super::plan::NetChanges;
 use super::records::{CertificateRecord, GenerationRecord, HeadRecord, KeyRecord, PendingRecord};
 use super::storage::{Edit, Storage, StorageError};
-use super::{Settings, invalid, refuse, unix_now, warnings};
+use super::{MIB, Settings, invalid, refuse, unix_now, warnings};
 use crate::backend::Backends;
 use crate::gateway::{Gateway, Snapshot};
-use crate::route::ActiveRoute;
+use crate::route::{ActiveRoute, cost};
 use crate::tls::certificates::{Certificate, CertificateTable};
 
 #[derive(Debug)]
@@ -89,6 +89,7 @@ impl Core {
     /// Validates, writes, publishes, in this order. Whoever calls holds the writer's lock.
     pub(super) fn commit(&self, proposal: Proposal) -> Result<u64, Refusal> {
         let before = self.gateway.snapshot.load_full();
+        self.require_room(&before, &proposal.routes)?;
         let ready = self.activate(&before, &proposal.routes)?;
         let mut certificates = before.certificates.clone();
         let mut certificate_edits = Vec::new();
@@ -151,7 +152,7 @@ impl Core {
         match storage.commit(edit) {
             Ok(oldest) => Ok(oldest),
             Err(StorageError::Ahead) => {
-                let loaded = storage.load()?;
+                let loaded = storage.load(self.settings.route_memory)?;
                 let certificates = self.gateway.snapshot.load().certificates.clone();
                 self.publish_all(&loaded, certificates);
                 Err(refuse(
@@ -168,6 +169,34 @@ impl Core {
                 _ => Err(error.into()),
             },
         }
+    }
+
+    /// Refuses a change after which the routes would take more memory than they may, before anything is made of it. A
+    /// change after which they take less is always let through.
+    pub(super) fn require_room(
+        &self,
+        snapshot: &Snapshot,
+        changes: &[RouteChange],
+    ) -> Result<(), Refusal> {
+        let sum = |routes: fn(&RouteChange) -> Option<&Route>| {
+            changes.iter().filter_map(routes).map(cost).fold(0, u64::saturating_add)
+        };
+        let (before, limit) = (snapshot.routes.memory(), self.settings.route_memory);
+        let after = before
+            .saturating_sub(sum(|change| change.before.as_ref()))
+            .saturating_add(sum(|change| change.after.as_ref()));
+        if after <= limit.max(before) {
+            return Ok(());
+        }
+        Err(refuse(
+            RefusalCode::Full,
+            format!(
+                "the routes would take {} MiB of memory, and {} MiB are possible",
+                after.div_ceil(MIB),
+                limit / MIB
+            ),
+            "remove routes or backends, give the gateway more memory, or raise --route-memory; nothing was changed",
+        ))
     }
 
     /// Makes every changed route ready for connections; the first that cannot work refuses all.

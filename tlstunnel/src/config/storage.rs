@@ -19,7 +19,8 @@ use super::records::{
     SCHEMA, SCHEMA_IN_CLEAR, SCHEMA_VERSION, SchemaRecord, VAULT, change_key, generation_key,
     generation_of, name_of,
 };
-use super::{internal, refuse};
+use super::{MIB, internal, refuse};
+use crate::route::cost;
 
 /// Entries that are read at once.
 const PAGE: usize = 1000;
@@ -62,6 +63,21 @@ pub enum StorageError {
     /// A secret cannot be encrypted.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// More routes than there is memory for.
+    #[error(
+        "it holds {routes} routes with {backends} backends, which take about {memory} MiB of memory, and {limit} MiB are \
+         possible: give the gateway more memory, or raise --route-memory"
+    )]
+    TooManyRoutes {
+        /// Routes in the store.
+        routes: u64,
+        /// Their backends.
+        backends: u64,
+        /// What they take, in MiB.
+        memory: u64,
+        /// What they may take, in MiB.
+        limit: u64,
+    },
     /// Written by a later version.
     #[error("the store has schema {0}, which is newer than this program: update it")]
     NewerSchema(u32),
@@ -186,18 +202,30 @@ impl Storage {
     }
 
     /// Reads everything but the history.
-    pub(super) fn load(&self) -> Result<Loaded, StorageError> {
+    ///
+    /// # Errors
+    /// [`StorageError::TooManyRoutes`] when the routes would take more than `route_memory` bytes of memory; they are counted
+    /// then, and not held.
+    pub(super) fn load(&self, route_memory: u64) -> Result<Loaded, StorageError> {
         self.store.read(|tx| {
             let mut loaded = Loaded {
                 head: read_record(tx, META, HEAD)?.unwrap_or_default(),
                 authority: self.read_secret(tx, META, AUTHORITY)?,
                 ..Loaded::default()
             };
+            let mut all = RouteCount::default();
             each(tx, ROUTES, &[], |key, settings: RouteSettings| {
                 let name = name_of(key).ok_or_else(|| damaged(ROUTES, key, "no route name"))?;
-                loaded.routes.push(Route { name, settings });
+                let route = Route { name, settings };
+                all.add(&route);
+                if all.memory <= route_memory {
+                    loaded.routes.push(route);
+                }
                 Ok(())
             })?;
+            if all.memory > route_memory {
+                return Err(all.too_many(route_memory));
+            }
             self.each_secret(tx, KEYS, |key, record: KeyRecord| {
                 let id = std::str::from_utf8(key)
                     .ok()
@@ -394,6 +422,31 @@ impl Storage {
     pub(super) fn usage(&self) -> Result<StorageState, Refusal> {
         let usage = self.store.usage().map_err(StorageError::from)?;
         Ok(StorageState { used: usage.used, capacity: usage.capacity })
+    }
+}
+
+/// How many routes there are, and what they take.
+#[derive(Debug, Default)]
+struct RouteCount {
+    routes: u64,
+    backends: u64,
+    memory: u64,
+}
+
+impl RouteCount {
+    fn add(&mut self, route: &Route) {
+        self.routes += 1;
+        self.backends += u64::try_from(route.settings.backends.len()).unwrap_or(u64::MAX);
+        self.memory = self.memory.saturating_add(cost(route));
+    }
+
+    fn too_many(&self, limit: u64) -> StorageError {
+        StorageError::TooManyRoutes {
+            routes: self.routes,
+            backends: self.backends,
+            memory: self.memory.div_ceil(MIB),
+            limit: limit / MIB,
+        }
     }
 }
 

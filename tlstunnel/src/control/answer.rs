@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use config_proto::message::{
-    BackendState, MAX_PAGE, Refusal, RouteActivity, RouteDetail, RouteList, Severity, Status,
-    StorageState, Top,
+    BackendState, CertificateCursor, CertificateList, MAX_PAGE, Refusal, RouteActivity,
+    RouteDetail, RouteList, RouteMemory, Severity, Status, StorageState, Top,
 };
 use config_proto::model::RouteName;
 
@@ -56,6 +56,15 @@ impl Control {
         })
     }
 
+    /// A page of certificates.
+    pub(super) fn certificates(
+        &self,
+        after: Option<&CertificateCursor>,
+        limit: u32,
+    ) -> CertificateList {
+        self.configuration.certificates(after, page(limit))
+    }
+
     /// The gateway's state.
     ///
     /// # Errors
@@ -91,9 +100,17 @@ impl Control {
         if storage.used > storage.capacity / 10 * 9 {
             problems.push("the store is more than nine tenths full".to_owned());
         }
+        let route_memory = RouteMemory {
+            used: snapshot.routes.memory(),
+            limit: self.configuration.route_memory(),
+        };
+        if route_memory.used > route_memory.limit / 10 * 9 {
+            problems.push("the routes take more than nine tenths of --route-memory".to_owned());
+        }
         if *self.gateway.phase.borrow() != Phase::Serving {
             problems.push("the gateway is stopping".to_owned());
         }
+        let certificates = self.certificates(None, MAX_PAGE);
         let counters = &self.gateway.counters;
         Status {
             name: self.settings.name.clone(),
@@ -105,10 +122,12 @@ impl Control {
             open: count(self.gateway.live.open()),
             total: counters.accepted.value(),
             backends_down: count(backends_down),
-            certificates: self.configuration.certificates(),
+            certificates: certificates.certificates,
+            more_certificates: certificates.more,
             control_refusals: self.refusals.total(),
             pending: self.configuration.pending(),
             storage,
+            route_memory: Some(route_memory),
             problems,
         }
     }

@@ -1,7 +1,7 @@
 //! Settings that are legal and dangerous, found by looking at everything that is in effect.
 
 use certify::schedule::is_ending;
-use config_proto::message::{Check, Finding, MAX_PAGE, Severity};
+use config_proto::message::{Check, Finding, Severity};
 use config_proto::model::{BackendHost, Mode, Route, RouteName};
 
 use super::Control;
@@ -21,9 +21,8 @@ const NAMES_LISTED: usize = 5;
 impl Control {
     /// Everything that `check` finds now.
     pub(super) fn check(&self) -> Check {
-        let mut findings = self.findings(&self.gateway.snapshot.load_full(), unix_now());
-        findings.truncate(usize::try_from(MAX_PAGE).unwrap_or(usize::MAX));
-        Check { findings }
+        let findings = self.findings(&self.gateway.snapshot.load_full(), unix_now());
+        Check { findings, more: false }
     }
 
     /// In order of weight.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use config_proto::message::{CertificateList, KeyList, Refusal, RefusalCode, Request};
+use config_proto::message::{KeyList, Refusal, RefusalCode, Request};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ impl Control {
                 json(self.walking(list).await?)
             }
             Request::Show { name } => json(self.show(&name)?),
-            Request::Status => json(self.status().await?),
+            Request::Status => json(self.status().await?.fit()),
             Request::History { before, limit } => {
                 json(configuration.history(before, limit).await?.fit())
             }
@@ -48,10 +48,10 @@ impl Control {
                 json(configuration.confirm(author, generation).await?)
             }
             Request::Why { name, from } => json(self.why(name.as_deref(), from)?),
-            Request::Check => json(self.walking(Self::check).await?),
-            Request::CertList => {
-                let certificates = self.walking(|c| c.configuration.certificates()).await?;
-                json(CertificateList { certificates })
+            Request::Check => json(self.walking(Self::check).await?.fit()),
+            Request::CertList { after, limit } => {
+                let list = move |c: &Self| c.certificates(after.as_ref(), limit).fit();
+                json(self.walking(list).await?)
             }
             Request::CertShow { name } => json(self.shown(&name)?),
             Request::CertSet { chain_pem, key_pem } => {
@@ -63,7 +63,7 @@ impl Control {
             Request::KeyAdd { id, role } => json(configuration.add_key(author, &id, role).await?),
             Request::KeyList => json(KeyList { keys: configuration.keys().list() }),
             Request::KeyRemove { id } => json(configuration.remove_key(author, &id).await?),
-            Request::Top { limit } => json(self.walking(move |c| c.top(limit)).await?),
+            Request::Top { limit } => json(self.walking(move |c| c.top(limit).fit()).await?),
             // A later version of the vocabulary has requests that this one does not know.
             _ => Err(refuse(
                 RefusalCode::Malformed,

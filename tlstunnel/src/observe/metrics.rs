@@ -100,6 +100,12 @@ impl Source {
             snapshot.generation,
         )?;
         out.gauge("routes", "Routes", None, count(snapshot.routes.len()))?;
+        out.gauge(
+            "route_memory",
+            "Memory that the routes take, estimated",
+            Some(&Unit::Bytes),
+            snapshot.routes.memory(),
+        )?;
         let open = count(self.gateway.live.open());
         out.gauge("connections_open", "Open connections", None, open)?;
         let control = self.gateway.counters.control_requests.value();

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{buffer_size, duration};
+use super::values::{buffer_size, duration, size};
 use crate::limits::Limits;
+use crate::memory;
 
 /// Every limit of [`Limits`]. Times are written `500ms`, `10s`, `5m`, `1h`; sizes `32KiB`.
 #[derive(Clone, Debug, Args)]
@@ -65,6 +66,11 @@ pub struct LimitOptions {
     )]
     pub max_connections_per_client: u32,
 
+    /// Memory that all routes together may take; what would need more is refused [default: half of what the gateway can
+    /// have, and 1GiB where the system does not say]
+    #[arg(long, env = "TLSTUNNEL_ROUTE_MEMORY", value_name = "SIZE", value_parser = size)]
+    pub route_memory: Option<u64>,
+
     /// Bytes of a ClientHello
     #[arg(long, env = "TLSTUNNEL_MAX_CLIENT_HELLO", default_value = "64KiB", value_name = "SIZE",
           value_parser = buffer_size)]
@@ -81,7 +87,17 @@ pub struct LimitOptions {
     pub copy_buffer: usize,
 }
 
+/// Memory for routes where the system does not say how much there is.
+const ROUTE_MEMORY: u64 = 1 << 30;
+
 impl LimitOptions {
+    /// Bytes of memory that all routes together may take. While a change of all of them comes into effect there are both,
+    /// the old and the new ones.
+    pub fn route_memory(&self) -> u64 {
+        let half = || memory::available().map(|bytes| bytes / 2);
+        self.route_memory.or_else(half).unwrap_or(ROUTE_MEMORY)
+    }
+
     /// The limits that they set.
     pub fn limits(&self) -> Limits {
         // A u32 that does not fit a usize means "more than this machine can have".

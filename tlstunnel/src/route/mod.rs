@@ -7,10 +7,12 @@
 
 mod active;
 mod authorities;
+mod cost;
 mod invalid;
 mod table;
 
 pub use active::ActiveRoute;
 pub use authorities::{InvalidAuthorities, MAX_AUTHORITIES_LEN};
+pub use cost::cost;
 pub use invalid::{InvalidRoute, MAX_ALPN_PROTOCOLS, MAX_DESCRIPTION_LEN};
 pub use table::{Match, Reason, RoutingTable};

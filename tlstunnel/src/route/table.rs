@@ -7,13 +7,15 @@ use std::sync::Arc;
 use config_proto::model::RouteName;
 use rpds::RedBlackTreeMapSync;
 
-use super::ActiveRoute;
+use super::{ActiveRoute, cost};
 
 /// Finds the route for a server name. Persistent: a changed copy shares all that did not change, so a change costs the
 /// same for every reader and `O(log n)` for the writer.
 #[derive(Clone, Debug, Default)]
 pub struct RoutingTable {
     routes: RedBlackTreeMapSync<RouteName, Arc<ActiveRoute>>,
+    /// The sum of their [`cost`].
+    memory: u64,
 }
 
 /// What [`RoutingTable::lookup`] found, and why.
@@ -66,13 +68,19 @@ impl RoutingTable {
     /// A copy with `route` in place of the one of the same name.
     #[must_use]
     pub fn with(&self, route: Arc<ActiveRoute>) -> Self {
-        Self { routes: self.routes.insert(route.route.name.clone(), route) }
+        let memory = self.memory_without(&route.route.name).saturating_add(cost(&route.route));
+        Self { routes: self.routes.insert(route.route.name.clone(), route), memory }
     }
 
     /// A copy without the route `name`.
     #[must_use]
     pub fn without(&self, name: &RouteName) -> Self {
-        Self { routes: self.routes.remove(name) }
+        Self { routes: self.routes.remove(name), memory: self.memory_without(name) }
+    }
+
+    fn memory_without(&self, name: &RouteName) -> u64 {
+        let cost = self.routes.get(name).map_or(0, |active| cost(&active.route));
+        self.memory.saturating_sub(cost)
     }
 
     /// The route for a connection with this server name, which must be lower case without final dot
@@ -115,6 +123,11 @@ impl RoutingTable {
     /// How many routes there are.
     pub fn len(&self) -> usize {
         self.routes.size()
+    }
+
+    /// The bytes of memory that the routes take, estimated by [`cost`].
+    pub fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// Whether there is no route.

@@ -124,6 +124,7 @@ pub fn run(
     let settings = crate::config::Settings {
         domains: options.domains.clone(),
         history: options.storage.history,
+        route_memory: options.limits.route_memory(),
     };
     let (configuration, authority) = Configuration::open(
         Arc::clone(&gateway),

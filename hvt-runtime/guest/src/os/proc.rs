@@ -1,5 +1,5 @@
 //! The files under `/proc` in which programs look up what they hold themselves: memory and threads in
-//! `/proc/self/status`, sockets in `/proc/net/sockstat`, in the form that Linux gives them (proc(5)). What is counted here
+//! `/proc/self/status`, all memory in `/proc/meminfo`, sockets in `/proc/net/sockstat`, in the form that Linux gives them (proc(5)). What is counted here
 //! and not on Linux stands in a section of its own, which other readers skip.
 //!
 //! A file says what was so when it was opened.
@@ -16,6 +16,7 @@ const PAGE: usize = 4096;
 pub(super) fn content(path: &[u8]) -> Option<Vec<u8>> {
     match path {
         b"/proc/self/status" => Some(status()),
+        b"/proc/meminfo" => Some(whole_memory()),
         b"/proc/net/sockstat" => Some(sockets()),
         _ => None,
     }
@@ -34,6 +35,13 @@ fn status() -> Vec<u8> {
         stacks / 1024,
     )
     .into_bytes()
+}
+
+/// The heap is all that the program can have.
+fn whole_memory() -> Vec<u8> {
+    let usage = memory::usage();
+    let free = usage.capacity - usage.held.min(usage.capacity);
+    format!("MemTotal:\t{} kB\nMemFree:\t{} kB\n", usage.capacity / 1024, free / 1024).into_bytes()
 }
 
 fn sockets() -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! Single scenes, written out.
 
 use super::*;
+use crate::config::KeepAlive;
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

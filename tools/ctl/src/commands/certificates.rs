@@ -4,7 +4,7 @@ use std::path::Path;
 
 use config_proto::message::{CertificateChain, CertificateInfo, CertificateList, Request, Sealed};
 
-use super::print_changed;
+use super::{paging, print_changed};
 use crate::failure::Failure;
 use crate::files;
 use crate::output::table::{Cell, Table};
@@ -16,7 +16,7 @@ use crate::session::Session;
 const SOON: i64 = 14 * 86_400;
 
 pub(super) fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
-    let list: CertificateList = session.ask(&Request::CertList)?;
+    let list = CertificateList { certificates: paging::certificates(session, None)?, more: false };
     if output.as_json(&list)? {
         return Ok(());
     }

@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use config_proto::key::GENERATED_SECRET_LEN;
-use config_proto::message::{MAX_PAGE, Request, Sealed};
+use config_proto::message::{Request, Sealed};
 use config_proto::site::{SiteDeploy, SiteGeneration, SiteInfo, SiteList, SiteLog};
 
-use super::print_changed;
+use super::{paging, print_changed};
 use crate::failure::Failure;
 use crate::key;
 use crate::options::{SiteAddOptions, SiteCommand, SiteSecrets};
@@ -89,20 +89,7 @@ fn secret() -> Result<String, Failure> {
 }
 
 fn list(session: &mut Session, output: &mut Output, filter: Option<String>) -> Result<(), Failure> {
-    let mut sites: Vec<SiteInfo> = Vec::new();
-    let mut after = None;
-    loop {
-        let request = Request::SiteList { filter: filter.clone(), after, limit: MAX_PAGE };
-        let page: SiteList = session.ask(&request)?;
-        // Names rise; a peer that sends others must not keep us for ever.
-        let last = page.sites.last().map(|site| site.name.clone());
-        let advances = last.is_some() && last.as_deref() > sites.last().map(|s| s.name.as_str());
-        sites.extend(page.sites);
-        after = last;
-        if !page.more || !advances {
-            break;
-        }
-    }
+    let sites = paging::sites(session, filter.as_deref())?;
     let list = SiteList { sites, more: false };
     if output.as_json(&list)? {
         return Ok(());

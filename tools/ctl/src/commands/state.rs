@@ -4,16 +4,20 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use config_proto::message::{Check, Finding, Request, Severity, Status, Why};
+use config_proto::message::{CertificateInfo, Check, Finding, Request, Severity, Status, Why};
 
-use super::certificates;
+use super::{certificates, paging};
 use crate::failure::Failure;
 use crate::output::human::{bytes, clean, plural, span};
 use crate::output::{Output, Tone, settings as show_settings};
 use crate::session::Session;
 
 pub(super) fn status(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
-    let status: Status = session.ask(&Request::Status)?;
+    let mut status: Status = session.ask(&Request::Status)?;
+    if std::mem::take(&mut status.more_certificates) {
+        let last = status.certificates.last().map(CertificateInfo::cursor);
+        status.certificates.append(&mut paging::certificates(session, last)?);
+    }
     if output.as_json(&status)? {
         return Ok(());
     }
@@ -33,6 +37,10 @@ pub(super) fn status(session: &mut Session, output: &mut Output) -> Result<(), F
     }
     let (used, capacity) = (status.storage.used, status.storage.capacity);
     output.field("storage", &format!("{} of {} used", bytes(used), bytes(capacity)))?;
+    if let Some(memory) = &status.route_memory {
+        let (used, limit) = (bytes(memory.used), bytes(memory.limit));
+        output.field("memory", &format!("{used} of {limit} for routes used"))?;
+    }
     if let Some(pending) = &status.pending {
         let text = format!(
             "generation {} is undone in {} unless: tlstunnel-ctl confirm",
@@ -93,6 +101,9 @@ pub(super) fn check(session: &mut Session, output: &mut Output) -> Result<(), Fa
             output.line("Nothing dangerous was found.")?;
         }
         check.findings.iter().try_for_each(|finding| print_finding(output, finding))?;
+        if check.more {
+            output.line("There are more findings, of less weight.")?;
+        }
     }
     if check.findings.iter().any(|finding| finding.severity == Severity::Danger) {
         return Err(Failure::Danger);

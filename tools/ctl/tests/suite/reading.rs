@@ -127,7 +127,7 @@ fn a_gateway_that_announces_more_for_ever_is_given_up() {
         let route = json!({"name": "a.example.org", "settings": {"backends": ["10.0.0.7:80"]}});
         Ok(json!({"generation": 1, "routes": [route], "more": true}))
     });
-    Home::new().ask(&gateway, &["list"]).code(3).complains("announces more routes and sends none");
+    Home::new().ask(&gateway, &["list"]).code(3).complains("announces more entries and sends none");
     let gateway = FakeGateway::start(|_| {
         let generation = json!({"number": 5, "time": 0, "author": "a", "summary": "s"});
         Ok(json!({"generations": [generation], "more": true}))
@@ -195,9 +195,10 @@ fn everything(request: &Request) -> Answer {
         Request::Status => json!({
             "name": "edge", "version": "0.1.0", "generation": 12, "routes": 3,
             "domains": ["example.org"], "uptime-seconds": 3700, "open": 5, "total": 6,
-            "backends-down": 1, "certificates": [certificate()], "control-refusals": 2,
+            "backends-down": 1, "certificates": [certificate()], "more-certificates": false, "control-refusals": 2,
             "pending": {"generation": 12, "seconds-left": 42},
             "storage": {"used": 1024, "capacity": 1_048_576},
+            "route-memory": {"used": 2048, "limit": 2_097_152},
             "problems": ["the certificate for *.example.org has expired"]
         }),
         Request::History { before, limit } => {
@@ -218,10 +219,11 @@ fn everything(request: &Request) -> Answer {
             "alpn": ["http/1.1"], "backend": "10.0.0.7:80",
             "steps": ["the name matches blog.example.org", "the certificate covers it"]
         }),
-        Request::Check => json!({"findings": [
+        Request::Check => json!({"more": false, "findings": [
             {"severity": "warning", "subject": "blog.example.org", "message": "h2 is offered", "advice": "do not"}
         ]}),
-        Request::CertList => json!({"certificates": [certificate()]}),
+        // A gateway of before there were pages says nothing of more.
+        Request::CertList { .. } => json!({"certificates": [certificate()]}),
         Request::CertShow { .. } => json!({"chain-pem": CHAIN}),
         Request::KeyList => json!({"keys": [
             {"id": "admin", "role": "admin", "created": 0},
@@ -251,6 +253,7 @@ fn everything_that_reads_prints_what_was_answered() {
         .says("edge (tlstunnel 0.1.0)")
         .says("1h 1m")
         .says("undone in 42s unless: tlstunnel-ctl confirm")
+        .says("2.0 KiB of 2.0 MiB for routes")
         .says("has expired")
         .says("*.example.org, example.org");
     ask(&["why", "blog", "--from", "192.0.2.1"])
@@ -311,6 +314,57 @@ fn json_has_the_documented_shapes() {
 
 const CHAIN: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n\
                      -----BEGIN CERTIFICATE-----\nBBBB\n-----END CERTIFICATE-----\n";
+
+/// 2,500 certificates, of which a reply holds at most 900.
+fn many_certificates(request: &Request) -> Answer {
+    const ALL: usize = 2500;
+    let page = |after: usize| {
+        let infos = (after..ALL).take(900).map(|n| {
+            let mut info = certificate();
+            info["names"] = json!(["*.example.org", format!("{n}.example.org")]);
+            info["sha256"] = json!(format!("{n:064}"));
+            info
+        });
+        (infos.collect::<Vec<Value>>(), after + 900 < ALL)
+    };
+    match request {
+        Request::Status => {
+            let mut status = everything(request)?;
+            let (certificates, more) = page(0);
+            status["certificates"] = json!(certificates);
+            status["more-certificates"] = json!(more);
+            Ok(status)
+        }
+        Request::CertList { after, .. } => {
+            let after = after.as_ref().map_or(0, |cursor| {
+                assert_eq!(cursor.name, "*.example.org");
+                cursor.sha256.parse::<usize>().unwrap() + 1
+            });
+            let (certificates, more) = page(after);
+            Ok(json!({"certificates": certificates, "more": more}))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn certificates_come_in_pages() {
+    let gateway = FakeGateway::start(many_certificates);
+    let home = Home::new();
+    let list = home.ask(&gateway, &["cert", "list", "--json"]).code(0).json();
+    let status = home.ask(&gateway, &["status", "--json"]).code(0).json();
+    for answer in [&list, &status] {
+        let certificates = answer["certificates"].as_array().unwrap();
+        assert_eq!(certificates.len(), 2500);
+        let numbers = (0..2500).map(|n| format!("{n:064}"));
+        assert!(certificates.iter().map(|c| c["sha256"].as_str().unwrap().to_owned()).eq(numbers));
+    }
+    assert_eq!((&list["more"], &status["more-certificates"]), (&json!(false), &json!(false)));
+    let first = serde_json::to_value(&gateway.requests()[0]).unwrap();
+    assert_eq!(first, json!({"op": "cert-list"}), "a gateway that knows no pages takes it too");
+    let run = home.ask(&gateway, &["cert", "list"]).code(0);
+    assert_eq!(run.stdout.lines().count(), 2501);
+}
 
 #[test]
 fn a_certificate_is_printed_as_a_file_has_it() {
