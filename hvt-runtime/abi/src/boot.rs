@@ -22,7 +22,8 @@ pub const GUEST_MAX_MEMORY: u64 = 4 << 30;
 /// Room for the command line with its final zero byte (`HVT_CMDLINE_SIZE` in `hvt_abi.h`).
 pub const CMDLINE_SIZE: usize = 8192;
 
-/// The tender offers the ring of [`crate::ring`] (`HVT_FEATURE_RING_IO` in `hvt_abi.h`).
+/// The tender offers the ring of [`crate::ring`] (`HVT_FEATURE_RING_IO` in `hvt_abi.h`). Ours offers it to stock images,
+/// and to images that name this bit and can't use [`crate::extension::FEATURE_EXCHANGE`] or are not offered it.
 ///
 /// A tender older than Solo5 0.11 has the manifest where the feature fields are now, and its version number 1 reads as
 /// this bit. So a guest must also see [`BootInfo::net_ring`] to be other than zero.

@@ -5,6 +5,9 @@
 //! A read is answered with one [`Commit`] at once, with [`crate::hypercall::RESULT_AGAIN`] when there is no frame; the
 //! guest keeps at most [`ENTRIES`] reads without a consumed answer.
 //!
+//! Nobody tells the guest when a frame comes: it asks by a read, or learns of it from a `POLL`, which in turn does not end
+//! when an answer was written.
+//!
 //! Indices run freely and wrap at 2³²; the slot is `index & MASK`. Each side publishes its own index with release order
 //! and reads the other's with acquire order. To sleep, the tender sets [`Ring::needs_kick`], puts a full barrier and looks
 //! at `ent_tail` once more; the guest publishes `ent_tail`, puts a full barrier and, when `needs_kick` is set, writes to

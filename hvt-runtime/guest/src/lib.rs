@@ -12,7 +12,7 @@
 //! - [`heap`]: the allocator; [`sched`]: who runs next; [`copy`]: copying, filling and comparing memory;
 //!   [`command_line`]: arguments; [`sectors`]: any range of bytes on a device of blocks, [`behind`] and [`read_cache`]: what
 //!   of it does not leave the machine at once; [`files`]: descriptors and
-//!   readiness; [`net`]: sockets over the network stack; [`printf`]: formatted text;
+//!   readiness; [`net`]: sockets over the network stack; [`ring`]: frames by Solo5's ring; [`printf`]: formatted text;
 //!   [`processor`]: what the processor has. These are pure and are tested on any host.
 //! - `os`, only in a guest: the C symbols, one module per concern, over the pure ones and the hypercalls.
 //!
@@ -36,13 +36,15 @@ mod os;
 pub mod printf;
 pub mod processor;
 pub mod read_cache;
+pub mod ring;
 pub mod sched;
 pub mod sectors;
 
-use hvt_abi::extension;
+use hvt_abi::{boot, extension};
 
-/// The extensions that this guest understands, for the note in its image.
-pub const FEATURES: u32 = extension::FEATURE_RING3
+/// What this guest understands beyond Solo5's plain calls, for the note in its image.
+pub const FEATURES: u32 = boot::FEATURE_RING_IO
+    | extension::FEATURE_RING3
     | extension::FEATURE_BOOT_EXTENSION
     | extension::FEATURE_BLOCK_FLUSH
     | extension::FEATURE_SHUTDOWN

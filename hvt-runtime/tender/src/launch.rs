@@ -47,7 +47,8 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
     let memory = options.memory_mib << 20;
     let image = Image::open(&options.image, memory)?;
     image.manifest.check_attached(options)?;
-    let exchanges = image.guest.is_some_and(|note| note.features & FEATURE_EXCHANGE != 0);
+    let exchanges =
+        image.guest.is_some_and(|note| note.features & !options.withheld & FEATURE_EXCHANGE != 0);
     let devices = Arc::new(Devices::attach(&image.manifest, options, exchanges)?);
     let core = options.dumpcore.as_deref().map(open_core_folder).transpose()?;
     let guest = Guest { options, image, devices, core };
@@ -68,8 +69,11 @@ struct Guest<'a> {
 impl Guest<'_> {
     fn run_in_machine(self, mut memory: u64) -> Result<u8, Failure> {
         let accepted = self.image.guest.map_or(FEATURE_RING_IO, |note| note.features);
+        let accepted = accepted & !self.options.withheld;
         let privilege = if accepted & FEATURE_RING3 != 0 { Ring::Three } else { Ring::Zero };
+        // A guest that can exchange has no use for it, and it would cost a thread.
         let ring = accepted & FEATURE_RING_IO != 0
+            && accepted & FEATURE_EXCHANGE == 0
             && self.devices.nets().next().is_some()
             && memory >= 2 * RING_RESERVE;
         if ring {
@@ -148,7 +152,8 @@ impl Guest<'_> {
                 "--backend=process: this image is made for a virtual machine only; images of hvt-image run both ways",
             ));
         };
-        let features = note.features & (OFFERED | FEATURE_PROCESS) | FEATURE_BOOT_EXTENSION;
+        let offered = OFFERED & !self.options.withheld | FEATURE_PROCESS;
+        let features = note.features & offered | FEATURE_BOOT_EXTENSION;
         let mut boot = self.boot_data(features);
         boot.process_call = process::call_address();
         boot.cycles_per_second = process::cycles_per_second();

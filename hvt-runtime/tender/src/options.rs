@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hvt_abi::extension::ARGS_MAX;
+use hvt_abi::boot::FEATURE_RING_IO;
+use hvt_abi::extension::{
+    ARGS_MAX, FEATURE_BLOCK_COMMIT, FEATURE_BLOCK_FLUSH, FEATURE_EXCHANGE, FEATURE_MEMORY_RELEASE,
+    FEATURE_SHUTDOWN, FEATURES_KNOWN,
+};
 
 /// The default of `--mem`, in MiB.
 pub const DEFAULT_MEMORY_MIB: u64 = 512;
@@ -20,6 +24,17 @@ pub const MAX_POLL_MICROS: u64 = 1000;
 pub const MAX_DEVICE_NAME: usize = 67;
 /// The longest name of a network interface (`IFNAMSIZ` without the zero byte).
 pub const MAX_INTERFACE_NAME: usize = 15;
+
+/// What `--without` takes, and the bits that a guest is then not offered.
+const WITHOUT: [(&str, u32); 7] = [
+    ("exchange", FEATURE_EXCHANGE),
+    ("ring", FEATURE_RING_IO),
+    ("block-flush", FEATURE_BLOCK_FLUSH),
+    ("block-commit", FEATURE_BLOCK_COMMIT),
+    ("memory-release", FEATURE_MEMORY_RELEASE),
+    ("shutdown", FEATURE_SHUTDOWN),
+    ("extensions", FEATURES_KNOWN),
+];
 
 /// What `--help` prints.
 pub const HELP: &str = include_str!("help.txt");
@@ -41,6 +56,8 @@ pub struct Options {
     pub stats: bool,
     /// How long to look for frames before sleeping, at most.
     pub poll: Duration,
+    /// Bits of the ABI's features that the guest is not offered.
+    pub withheld: u32,
     /// Wait for gdb here before the guest starts.
     pub gdb: Option<String>,
     /// The image.
@@ -191,6 +208,7 @@ struct Parser {
     dumpcore: Option<PathBuf>,
     stats: bool,
     poll: Option<Duration>,
+    withheld: Option<u32>,
     gdb: Option<String>,
     args_file: Option<PathBuf>,
     env: Vec<String>,
@@ -259,6 +277,10 @@ impl Parser {
                 let old = self.poll.replace(Duration::from_micros(micros));
                 old.map_or(Ok(()), |_| Err(twice()))
             }
+            "--without" => {
+                let bits = withheld(value_of()?).map_err(|why| bad(&why))?;
+                self.withheld.replace(bits).map_or(Ok(()), |_| Err(twice()))
+            }
             "--gdb" => {
                 let at = value.unwrap_or("127.0.0.1:1234");
                 self.gdb.replace(at.into()).map_or(Ok(()), |_| Err(twice()))
@@ -294,6 +316,13 @@ impl Parser {
                 why: "works with --backend=kvm only".into(),
             });
         }
+        let withheld = self.withheld.unwrap_or_default();
+        if withheld == FEATURES_KNOWN && self.backend == Some(Backend::Process) {
+            return Err(OptionsError::BadValue {
+                option: "--without=extensions".into(),
+                why: "works with --backend=kvm only: a process is an extension itself".into(),
+            });
+        }
         fits("arguments", &args)?;
         fits("environment", &self.env)?;
         let mut nets = BTreeMap::new();
@@ -327,6 +356,7 @@ impl Parser {
             dumpcore: self.dumpcore,
             stats: self.stats,
             poll: self.poll.unwrap_or(Duration::from_micros(DEFAULT_POLL_MICROS)),
+            withheld,
             gdb: self.gdb,
             image: image.into(),
             args,
@@ -383,6 +413,14 @@ fn mtu(value: &str) -> Result<u16, &'static str> {
 fn sector_size(value: &str) -> Result<u16, &'static str> {
     let size: Option<u16> = value.parse().ok();
     size.filter(|s| s.is_power_of_two() && *s >= 512).ok_or("a power of two from 512 to 32768")
+}
+
+fn withheld(value: &str) -> Result<u32, String> {
+    value.split(',').try_fold(0, |bits, word| {
+        let known = WITHOUT.iter().find(|(name, _)| *name == word);
+        let names = || WITHOUT.map(|(name, _)| name).join(", ");
+        known.map(|(_, bit)| bits | bit).ok_or_else(|| format!("a list of: {}", names()))
+    })
 }
 
 /// One argument a line; empty lines are left out. A file keeps secrets out of the list of processes.
@@ -451,6 +489,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_guest_is_not_offered() {
+        assert_eq!(run("x").unwrap().withheld, 0);
+        let both = run("--without=exchange,ring x").unwrap().withheld;
+        assert_eq!(both, FEATURE_EXCHANGE | FEATURE_RING_IO);
+        let solo5 = run("--without=extensions x").unwrap().withheld;
+        assert_eq!((solo5 & FEATURE_RING_IO, solo5), (0, FEATURES_KNOWN));
+    }
+
+    #[test]
     fn everything_after_the_image_is_the_guests() {
         let options = run("guest.hvt --mem=7 -- --help").unwrap();
         assert_eq!(options.memory_mib, DEFAULT_MEMORY_MIB);
@@ -483,6 +530,10 @@ mod tests {
             ("--stats=1 x", "no value"),
             ("--poll=1001 x", "0 to 1000"),
             ("--poll=5 --poll=5 x", "twice"),
+            ("--without=frob x", "a list of: exchange, ring"),
+            ("--without= x", "missing"),
+            ("--without=ring --without=ring x", "twice"),
+            ("--without=extensions --backend=process x", "--backend=kvm only"),
             ("--net-mac:a=02:00:00:00:00:01 x", "--net:a=… is missing"),
             ("--net:a=t --net-mac:a=02:00:00:00:00 x", "six bytes"),
             ("--net:a=t --net-mac:a=01:00:00:00:00:01 x", "group address"),

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
 use hvt_abi::boot::FEATURE_RING_IO;
+use hvt_abi::extension::FEATURE_EXCHANGE;
 use hvt_abi::hypercall::{RESULT_AGAIN, RESULT_OK};
 use hvt_abi::manifest::NetProperties;
 use hvt_abi::ring::{Commit, ENTRIES, Entry, NET_READ, NET_WRITE, Ring};
@@ -178,7 +179,8 @@ fn a_guest_sends_by_the_ring_with_and_without_the_note() {
         // mov dword [address], value
         guest.raw(&[0xc7, 0x04, 0x25]).raw(&bytes(ring + at as u32)).raw(&bytes(value))
     };
-    for features in [None, Some(ALL | FEATURE_RING_IO)] {
+    let with_note = ALL & !FEATURE_EXCHANGE | FEATURE_RING_IO;
+    for features in [None, Some(with_note)] {
         let guest = Guest { features, ..Guest::new() }.device("lan", NET_BASIC);
         let mut guest = guest
             .put(DATA + 0x1000, b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x88\xb5by the ring");
@@ -210,10 +212,42 @@ fn a_guest_sends_by_the_ring_with_and_without_the_note() {
         assert!(frame[14..].starts_with(b"by the ring"));
     }
     // A wild index ends it from the ring's thread.
-    let guest =
-        Guest { features: Some(ALL | FEATURE_RING_IO), ..Guest::new() }.device("lan", NET_BASIC);
+    let guest = Guest { features: Some(with_note), ..Guest::new() }.device("lan", NET_BASIC);
     let guest = store(guest, offset_of!(Ring, ent_tail), 5000).out(0x600, 0).raw(&[0xeb, 0xfe]);
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
     let file = guest.file();
     run_with_descriptor(&guest, &file, &theirs.into()).is(81).says("ring: 5000 entries");
+}
+
+/// Who can exchange frames has no ring, unless exchanging is withheld. A guest tells by its features and the address.
+#[test]
+fn the_ring_is_for_guests_that_do_not_exchange() {
+    use hvt_abi::boot::{BOOT_INFO_ADDRESS, BootInfo};
+    use hvt_abi::manifest::NET_BASIC;
+    use support::*;
+    if !kvm() {
+        return;
+    }
+    // The address in units of 16 MiB, and the lowest features.
+    let address = BOOT_INFO_ADDRESS + offset_of!(BootInfo, net_ring) as u64 + 3;
+    let features = BOOT_INFO_ADDRESS + offset_of!(BootInfo, host_features) as u64;
+    let ring = (STACK_END >> 24) as i32;
+    let all = Some(ALL | FEATURE_RING_IO);
+    for (note, options, expected) in [
+        (all, &[][..], (0, 0)),
+        (all, &["--without=exchange"], (ring, 1)),
+        (all, &["--without=exchange,ring"], (0, 0)),
+        (all, &["--without=extensions"], (ring, 1)),
+        (Some(ALL & !FEATURE_EXCHANGE), &[], (0, 0)),
+        (None, &[], (ring, 1)),
+        (None, &["--without=ring"], (0, 0)),
+    ] {
+        let (_ours, theirs) = UnixDatagram::pair().unwrap();
+        let theirs = theirs.into();
+        for (place, expected) in [(address, expected.0), (features, expected.1)] {
+            let guest = Guest { features: note, ..Guest::new() }.device("lan", NET_BASIC);
+            let guest = guest.copy32(place, DATA).halt_with(DATA);
+            run_with_descriptor_and(&guest, &guest.file(), &theirs, options).is(expected);
+        }
+    }
 }

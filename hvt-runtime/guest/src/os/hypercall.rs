@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use hvt_abi::exchange::Exchange;
 use hvt_abi::extension::{self, BlockCommit, BlockFlush, BlockWrite, MemoryRelease, ProcessCall};
 use hvt_abi::hypercall::{self as abi, BlockIo, Halt, NetIo, Poll, Puts, Walltime};
+use hvt_abi::ring;
 
 /// Address of the tender's function where there is no virtual machine; zero under KVM.
 static PROCESS_CALL: AtomicUsize = AtomicUsize::new(0);
@@ -89,6 +90,12 @@ pub(super) fn block_flush(handle: u64) -> bool {
     // SAFETY: the structure is the call's.
     unsafe { call(extension::BLOCK_FLUSH, &mut flush) };
     flush.ret == abi::RESULT_OK
+}
+
+/// Wakes the thread that serves the ring, without leaving the machine. Only with a ring.
+pub(super) fn kick() {
+    // SAFETY: the tender takes any value at this port and touches no memory for it.
+    unsafe { asm!("out dx, eax", in("dx") ring::KICK_PORT, in("eax") 0, options(nostack)) };
 }
 
 /// Sends one frame; a result code of the call.

@@ -156,6 +156,7 @@ extern "C" fn _exit(status: c_int) -> ! {
         ));
     }
     block::write_out();
+    net::finish();
     // The host sees eight bits, and 255 would mean that the guest gave up.
     hypercall::halt(status & 0xff)
 }

@@ -16,7 +16,7 @@ use hvt_abi::manifest::{Entry, Header, MAX_ENTRIES};
 use libc::{Elf64_Ehdr, Elf64_Phdr};
 
 use crate::command_line::CommandLine;
-use crate::copy;
+use crate::{copy, ring};
 
 use super::single::Single;
 use super::thread::{StackArea, Template};
@@ -50,9 +50,12 @@ pub(super) struct Tender {
     pub(super) memory: u64,
     /// Bit `1 << handle` for each network device with offload.
     pub(super) net_offload: u64,
+    /// Address of Solo5's ring.
+    pub(super) ring: Option<u64>,
 }
 
-static TENDER: Single<Tender> = Single::new(Tender { features: 0, memory: 0, net_offload: 0 });
+static TENDER: Single<Tender> =
+    Single::new(Tender { features: 0, memory: 0, net_offload: 0, ring: None });
 
 /// What the tender told.
 pub(super) fn tender() -> Tender {
@@ -97,7 +100,8 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
     }
     TENDER.with(|tender| {
         let (features, memory) = (info.host_features, info.mem_size);
-        *tender = Tender { features, memory, net_offload: boot.net_offload };
+        let ring = ring::offered(info);
+        *tender = Tender { features, memory, net_offload: boot.net_offload, ring };
     });
     entropy::start(boot.seed);
     let segments = program_headers();

@@ -4,13 +4,16 @@
 //! tender carries frames both ways and waits, and what came in wakes whom it concerns. So acknowledgements ride on
 //! answers, and a busy server leaves the machine once for many requests.
 //!
-//! [`device`] is the way of frames to the tender, [`calls`] and [`message`] are the C symbols, [`resolve`] is what there
+//! [`device`] is the way of frames to the tender, in one of three ways; [`calls`] and [`message`] are the C symbols, [`resolve`] is what there
 //! is of `getaddrinfo`.
 
 mod calls;
 mod device;
+mod exchange;
 mod message;
+mod plain;
 mod resolve;
+mod ring;
 
 use alloc::vec::Vec;
 use core::ffi::c_int;
@@ -151,12 +154,24 @@ pub(super) fn turn(timeout: u64, now: u64) -> u64 {
     let ready = if wait == 0 && timeout > 0 && !device::has_frames_to_send() {
         0
     } else {
-        device::exchange(wait)
+        device::cross(wait)
     };
     with_network(|network| network.stack().receive(moment(time::now())));
     deliver();
     tell_changes();
     ready
+}
+
+/// The end of the program: what it has sent leaves.
+pub(super) fn finish() {
+    if !has_devices() {
+        return;
+    }
+    with_network(|network| network.stack().transmit(moment(time::now())));
+    if device::has_frames_to_send() {
+        device::cross(0);
+    }
+    device::finish();
 }
 
 /// Connections by state, and deadlines in the heap of timers.
