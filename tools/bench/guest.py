@@ -10,6 +10,7 @@ median of the rounds' ratios and their range. The aim is a median of at least 0.
   tools/bench/guest.py                           # nine rounds, a virtual machine
   tools/bench/guest.py --backend process --rounds 3 --json
   tools/bench/guest.py --stats                   # and what the guest left the machine for
+  tools/bench/guest.py --only redb --rounds 30   # one measurement, many times
 """
 
 import argparse
@@ -45,6 +46,7 @@ def main():
     options.add_argument("--image", default=TARGET / "hvt/guest-demo.hvt")
     options.add_argument("--host", default=TARGET / "release/guest-demo", help="the same program for the host")
     options.add_argument("--storage", default=None, help="folder of the storage files (default: a temporary one)")
+    options.add_argument("--only", default="", help="only the measurements whose names begin with this")
     options.add_argument("--stats", action="store_true", help="print hvt's counters of the last round")
     options.add_argument("--json", action="store_true")
     options = options.parse_args()
@@ -62,10 +64,10 @@ def main():
                 storage.write_bytes(b"")
                 os.truncate(storage, STORAGE)
                 if system == "host":
-                    result[system], _ = measure([options.host, "speed", storage])
+                    result[system], _ = measure([options.host, "speed", storage, options.only])
                 else:
                     command = [options.hvt, f"--mem={options.mem}", f"--backend={options.backend}", "--stats"]
-                    command += [f"--block:storage={storage}", "--", options.image, "speed"]
+                    command += [f"--block:storage={storage}", "--", options.image, "speed", "/dev/storage", options.only]
                     result[system], stats = measure(command)
             rounds.append(result)
             print(f"guest.py: round {number + 1} of {options.rounds}", file=sys.stderr)

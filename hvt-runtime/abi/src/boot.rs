@@ -93,6 +93,8 @@ pub struct BootExtension {
     /// Random words of the host's, different at each start. A guest mixes each into what it takes from the processor's own
     /// generator, once: then its first secrets depend on two sources. Zero where the tender has none to give.
     pub seed: [u64; 32],
+    /// Address of the [`crate::slot`] when [`crate::extension::FEATURE_BLOCK_SLOT`] is offered, else zero.
+    pub block_slot: u64,
 }
 
 /// Where [`BootExtension`] lies when it is there.
@@ -109,6 +111,7 @@ const _: () = {
     assert!(offset_of!(BootInfo, net_ring) == 48);
     assert!(offset_of!(BootExtension, net_offload) == 96);
     assert!(offset_of!(BootExtension, seed) == 104);
-    assert!(size_of::<BootExtension>() == 360);
+    assert!(offset_of!(BootExtension, block_slot) == 360);
+    assert!(size_of::<BootExtension>() == 368);
     assert!(BOOT_EXTENSION_ADDRESS == 0x10038);
 };

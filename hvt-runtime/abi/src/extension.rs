@@ -29,6 +29,10 @@ pub const FEATURE_MEMORY_RELEASE: u32 = 1 << 22;
 /// [`BLOCK_COMMIT`] is there.
 pub const FEATURE_BLOCK_COMMIT: u32 = 1 << 23;
 
+/// [`crate::slot`] is there: calls for block devices without leaving the machine. The bit comes together with
+/// [`FEATURE_BOOT_EXTENSION`]; [`crate::boot::BootExtension::block_slot`] says where the slot lies.
+pub const FEATURE_BLOCK_SLOT: u32 = 1 << 24;
+
 /// All bits that this version of the crate knows.
 pub const FEATURES_KNOWN: u32 = FEATURE_RING3
     | FEATURE_BOOT_EXTENSION
@@ -37,7 +41,8 @@ pub const FEATURES_KNOWN: u32 = FEATURE_RING3
     | FEATURE_EXCHANGE
     | FEATURE_PROCESS
     | FEATURE_MEMORY_RELEASE
-    | FEATURE_BLOCK_COMMIT;
+    | FEATURE_BLOCK_COMMIT
+    | FEATURE_BLOCK_SLOT;
 
 /// The function at [`crate::boot::BootExtension::process_call`]: hypercall `number` with the structure at `argument`.
 ///
@@ -60,6 +65,12 @@ pub const MEMORY_RELEASE: u16 = 11;
 
 /// Hypercall: several writes to a block device, and then possibly a flush; [`BlockCommit`].
 pub const BLOCK_COMMIT: u16 = 12;
+
+/// Hypercall without a structure: wakes the tender's thread of [`crate::slot`]. It does not leave the machine.
+pub const SLOT_WAKE: u16 = 13;
+
+/// Hypercall without a structure: waits until the call in [`crate::slot`] is served.
+pub const SLOT_WAIT: u16 = 14;
 
 /// The most writes in one [`BlockCommit`].
 pub const BLOCK_COMMIT_MAX: u32 = 256;

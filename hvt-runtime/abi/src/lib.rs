@@ -12,10 +12,11 @@
 //! - [`note`]: the ELF notes that make a file an image.
 //! - [`extension`]: what we add, each piece behind a feature bit that both sides must know.
 //! - [`exchange`]: the largest of these pieces, frames in both directions in one call.
+//! - [`slot`]: another of them, calls for block devices that a thread of the tender serves.
 //!
 //! # Compatibility
 //!
-//! Everything outside [`extension`], [`exchange`] and [`boot::BootExtension`] is Solo5's, byte for byte: an image made of it starts
+//! Everything outside [`extension`], [`exchange`], [`slot`] and [`boot::BootExtension`] is Solo5's, byte for byte: an image made of it starts
 //! under a stock `solo5-hvt`, and our tender starts a stock image. The source of each item is named by the Solo5 header
 //! that defines it (release 0.12.1). Sizes and offsets are checked when this crate is compiled.
 //!
@@ -30,6 +31,7 @@ pub mod hypercall;
 pub mod manifest;
 pub mod note;
 pub mod ring;
+pub mod slot;
 
 /// The version of the hvt ABI that this crate describes (`HVT_ABI_VERSION` in Solo5's `hvt_abi.h`).
 pub const ABI_VERSION: u32 = 2;

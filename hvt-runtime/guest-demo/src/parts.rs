@@ -355,6 +355,21 @@ fn store(storage: &str) -> Result<()> {
     Ok(())
 }
 
+/// Counts up in a transaction each, and says each number once it is durable, until it is ended from outside.
+pub(crate) fn count(storage: &str) -> Result<()> {
+    let device: Arc<dyn BlockDevice> = Arc::new(FileDevice::open(storage)?);
+    let store =
+        Store::open(device, OpenOptions { format: Format::Always, ..OpenOptions::default() })?;
+    for number in 1_u64.. {
+        store.write(|transaction| {
+            transaction.put(TABLE, b"count", &number.to_be_bytes())?;
+            transaction.put(TABLE, &(number % 100).to_be_bytes(), &[number.to_le_bytes()[0]; 200])
+        })?;
+        println!("{number}");
+    }
+    Ok(())
+}
+
 /// What a program can look up about itself grows with what it takes.
 fn own() -> Result<()> {
     // "NAME: .. FIELD NUMBER .." or "NAME: NUMBER ..".

@@ -15,29 +15,36 @@ use sha2::{Digest, Sha256};
 use crate::parts;
 
 const RUNS: usize = 5;
+/// Transactions in a run.
+const TRANSACTIONS: u32 = 200;
 
-/// Prints one line for each measurement.
-pub(crate) fn measure(storage: &str) -> Result<()> {
+/// Prints one line for each measurement whose name begins with `only`.
+pub(crate) fn measure(storage: &str, only: &str) -> Result<()> {
+    let best = |name: &str, unit: &str, amount: f64, run: &mut dyn FnMut() -> Result<()>| {
+        if name.starts_with(only) { best(name, unit, amount, run) } else { Ok(()) }
+    };
     let (server, client) = parts::tls_configurations()?;
-    best("tls-handshakes", "1/s", 100.0, || {
+    best("tls-handshakes", "1/s", 100.0, &mut || {
         for _ in 0..100 {
             parts::handshake(&server, &client)?;
         }
         Ok(())
     })?;
     let data = vec![0x5A; 8 << 20];
-    best("sha256", "MB/s", 8.388_608, || {
+    best("sha256", "MB/s", 8.388_608, &mut || {
         black_box(Sha256::digest(&data));
         Ok(())
     })?;
     for len in [16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20] {
-        copy(len)?;
+        if format!("memcpy-{len}").starts_with(only) {
+            copy(len)?;
+        }
     }
-    best("allocation-churn", "M/s", 1.0, || {
+    best("allocation-churn", "M/s", 1.0, &mut || {
         churn(1_000_000);
         Ok(())
     })?;
-    best("vec-growth", "M/s", 2.0, || {
+    best("vec-growth", "M/s", 2.0, &mut || {
         for _ in 0..20 {
             let mut numbers = Vec::new();
             for n in 0..100_000_u32 {
@@ -51,8 +58,8 @@ pub(crate) fn measure(storage: &str) -> Result<()> {
     let options = OpenOptions { format: Format::Always, ..OpenOptions::default() };
     let store = Store::open(device, options)?;
     let mut next = 0_u32;
-    best("redb-transactions", "1/s", 50.0, || {
-        for _ in 0..50 {
+    best("redb-transactions", "1/s", TRANSACTIONS.into(), &mut || {
+        for _ in 0..TRANSACTIONS {
             store
                 .write(|transaction| {
                     next += 1;
@@ -62,7 +69,7 @@ pub(crate) fn measure(storage: &str) -> Result<()> {
         }
         Ok(())
     })?;
-    best("thread-rendezvous", "1/s", 2000.0, || {
+    best("thread-rendezvous", "1/s", 2000.0, &mut || {
         let (to, from_main) = mpsc::sync_channel::<u32>(0);
         let (back, from_thread) = mpsc::sync_channel::<u32>(0);
         let echo = thread::spawn(move || {
@@ -82,7 +89,7 @@ pub(crate) fn measure(storage: &str) -> Result<()> {
     })
 }
 
-fn best(name: &str, unit: &str, amount: f64, mut run: impl FnMut() -> Result<()>) -> Result<()> {
+fn best(name: &str, unit: &str, amount: f64, run: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     run()?;
     let mut shortest = f64::MAX;
     for _ in 0..RUNS {
@@ -98,7 +105,7 @@ fn copy(len: usize) -> Result<()> {
     let from = vec![7_u8; len];
     let mut to = vec![0_u8; len];
     let rounds = ((64 << 20) / len).min(2_000_000);
-    best(&format!("memcpy-{len}"), "MB/s", (rounds * len) as f64 / 1e6, || {
+    best(&format!("memcpy-{len}"), "MB/s", (rounds * len) as f64 / 1e6, &mut || {
         for _ in 0..rounds {
             // The length must not be known to the compiler, or it would not be a call.
             let len = black_box(len);

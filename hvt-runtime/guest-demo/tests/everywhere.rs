@@ -111,6 +111,41 @@ fn writes_that_wait_are_not_lost_at_the_end() {
     }
 }
 
+/// Whatever was said to be durable is there after the tender was killed, and the store is whole: by plain calls, by the
+/// slot, and in a process. Where the machine can't show the slot at work, it shows the rest.
+#[test]
+fn commits_survive_the_end_of_the_tender() {
+    use blockdev::{FileDevice, OpenOptions, Store, StoreError, Table};
+    for options in [
+        &["--backend=kvm"][..],
+        &["--backend=kvm", "--block-poll=1000"],
+        &["--backend=kvm", "--block-poll=0"],
+        &["--backend=process"],
+    ] {
+        for numbers in [1, 40, 150, 400] {
+            let Some(hvt) = hvt(options[0].ends_with("kvm")) else { return };
+            let storage = Storage::new();
+            let mut command = guest(&hvt, options, &storage, &["count"]);
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            for expected in 1..=numbers {
+                assert_eq!(lines.next().unwrap().unwrap(), expected.to_string());
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let said = lines.map_while(Result::ok).filter_map(|line| line.parse().ok()).last();
+            let said: u64 = said.unwrap_or(numbers);
+            let device = std::sync::Arc::new(FileDevice::open(storage.path()).unwrap());
+            let store = Store::open(device, OpenOptions::default()).unwrap();
+            let count = store.read(|transaction| transaction.get(Table("demo"), b"count"));
+            let count = count.map_err(|e: StoreError| e).unwrap().unwrap();
+            let count = u64::from_be_bytes(count[..].try_into().unwrap());
+            assert!(count >= said, "{options:?}: {count} of {said}");
+            assert!(store.check().unwrap(), "{options:?}");
+        }
+    }
+}
+
 #[test]
 fn ends_are_told_apart() {
     let Some(hvt) = hvt(true) else { return };

@@ -11,7 +11,7 @@
 //!
 //! - [`heap`]: the allocator; [`sched`]: who runs next; [`copy`]: copying, filling and comparing memory;
 //!   [`command_line`]: arguments; [`sectors`]: any range of bytes on a device of blocks, [`behind`] and [`read_cache`]: what
-//!   of it does not leave the machine at once; [`files`]: descriptors and
+//!   of it does not leave the machine at once, [`call_way`]: what does not leave it at all; [`files`]: descriptors and
 //!   readiness; [`net`]: sockets over the network stack; [`ring`]: frames by Solo5's ring; [`printf`]: formatted text;
 //!   [`processor`]: what the processor has. These are pure and are tested on any host.
 //! - `os`, only in a guest: the C symbols, one module per concern, over the pure ones and the hypercalls.
@@ -25,6 +25,7 @@
 extern crate alloc;
 
 pub mod behind;
+pub mod call_way;
 pub mod command_line;
 pub mod copy;
 pub mod files;
@@ -51,4 +52,5 @@ pub const FEATURES: u32 = boot::FEATURE_RING_IO
     | extension::FEATURE_EXCHANGE
     | extension::FEATURE_PROCESS
     | extension::FEATURE_MEMORY_RELEASE
-    | extension::FEATURE_BLOCK_COMMIT;
+    | extension::FEATURE_BLOCK_COMMIT
+    | extension::FEATURE_BLOCK_SLOT;

@@ -1,5 +1,6 @@
 //! What the guest finds in memory when it starts: boot information, manifest, arguments ([`hvt_abi::boot`]).
 
+use hvt_abi::PAGE_SIZE;
 use hvt_abi::boot::{BOOT_INFO_ADDRESS, BootExtension, BootInfo, CMDLINE_SIZE, GUEST_MIN_BASE};
 use hvt_abi::extension::FEATURE_BOOT_EXTENSION;
 use hvt_abi::manifest::{self, Entry};
@@ -108,6 +109,7 @@ impl BootData<'_> {
             env_len: env.len() as u64,
             net_offload: self.devices.offload_set(),
             seed: random_words(),
+            block_slot: layout.slot.unwrap_or(0),
         };
         space.loader_write(hvt_abi::boot::BOOT_EXTENSION_ADDRESS, extension)
     }
@@ -179,5 +181,7 @@ const _: () = {
         + manifest::MAX_ENTRIES as usize * size_of::<Entry>()
         + CMDLINE_SIZE
         + 2 * hvt_abi::extension::ARGS_MAX;
-    assert!(BOOT_INFO_ADDRESS + most as u64 <= GUEST_MIN_BASE);
+    // The slot's page may follow.
+    let end = (BOOT_INFO_ADDRESS + most as u64).next_multiple_of(PAGE_SIZE) + PAGE_SIZE;
+    assert!(end <= GUEST_MIN_BASE);
 };

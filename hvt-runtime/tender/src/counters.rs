@@ -8,7 +8,7 @@ use hvt_abi::{extension, hypercall};
 use crate::device::{Device, Devices};
 
 /// The calls by number, as `--stats` names them.
-const CALLS: [(u16, &str); 12] = [
+const CALLS: [(u16, &str); 14] = [
     (hypercall::WALLTIME, "walltime"),
     (hypercall::PUTS, "puts"),
     (hypercall::POLL, "poll"),
@@ -21,6 +21,8 @@ const CALLS: [(u16, &str); 12] = [
     (extension::EXCHANGE, "exchange"),
     (extension::MEMORY_RELEASE, "memory-release"),
     (extension::BLOCK_COMMIT, "block-commit"),
+    (extension::SLOT_WAKE, "slot-wake"),
+    (extension::SLOT_WAIT, "slot-wait"),
 ];
 
 /// Exits and calls. Frames and bytes are counted where they pass.

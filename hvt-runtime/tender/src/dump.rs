@@ -83,7 +83,8 @@ fn write_core(
     layout: &Layout,
     registers: &Registers,
 ) -> io::Result<()> {
-    let held = |area: &&Area| area.rights != Rights::None && area.what != What::Ring;
+    let shared = |area: &Area| matches!(area.what, What::Ring | What::Slot);
+    let held = |area: &&Area| area.rights != Rights::None && !shared(area);
     let areas: Vec<&Area> = layout.areas.iter().filter(held).collect();
     let note = note(registers);
     let count = areas.len() as u64 + 1;

@@ -5,19 +5,22 @@ use std::sync::Arc;
 
 use hvt_abi::boot::{FEATURE_RING_IO, GUEST_MAX_MEMORY};
 use hvt_abi::extension::{
-    FEATURE_BLOCK_COMMIT, FEATURE_BLOCK_FLUSH, FEATURE_BOOT_EXTENSION, FEATURE_EXCHANGE,
-    FEATURE_MEMORY_RELEASE, FEATURE_PROCESS, FEATURE_RING3, FEATURE_SHUTDOWN,
+    FEATURE_BLOCK_COMMIT, FEATURE_BLOCK_FLUSH, FEATURE_BLOCK_SLOT, FEATURE_BOOT_EXTENSION,
+    FEATURE_EXCHANGE, FEATURE_MEMORY_RELEASE, FEATURE_PROCESS, FEATURE_RING3, FEATURE_SHUTDOWN,
+    SLOT_WAKE,
 };
-use hvt_abi::hypercall::{EXIT_ABORT, TrapFrame};
+use hvt_abi::hypercall::{self, EXIT_ABORT, TrapFrame};
+use hvt_abi::ring::KICK_PORT;
 use vm_memory::MmapRegion;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use crate::boot::BootData;
 use crate::border::Border;
+use crate::border::slot::{self, CallSlot};
 use crate::crash::{End, Registers, report};
 use crate::device::console::{Console, message};
 use crate::device::ring::{self, RingQueue};
-use crate::device::{Devices, transfer};
+use crate::device::{Device, Devices, transfer};
 use crate::dump::CoreFolder;
 use crate::failure::{EXIT_CRASH, EXIT_MISUSE, EXIT_SIGNAL, Failure};
 use crate::gdb::{self, Connection};
@@ -80,12 +83,16 @@ impl Guest<'_> {
             // The ring lies above the guest's memory, but where a call can still point.
             memory = memory.min(GUEST_MAX_MEMORY - RING_RESERVE);
         }
-        let features = accepted & if ring { OFFERED | FEATURE_RING_IO } else { OFFERED };
+        let mut offered = OFFERED;
+        offered |= if ring { FEATURE_RING_IO } else { 0 };
+        offered |= if self.slot_can_pay(accepted) { FEATURE_BLOCK_SLOT } else { 0 };
+        let features = accepted & offered;
         let mut boot = self.boot_data(features);
         boot.check()?;
         let layout = match (&self.image.guest, privilege) {
             (Some(note), Ring::Three) => {
-                Layout::guarded(&self.image, note, boot.end(), memory, ring)?
+                let slot = features & FEATURE_BLOCK_SLOT != 0;
+                Layout::guarded(&self.image, note, boot.end(), memory, ring, slot)?
             }
             _ => Layout::stock(&self.image, memory, ring)?,
         };
@@ -102,20 +109,32 @@ impl Guest<'_> {
         boot.write(&space, &layout)?;
         // Signals must reach this thread, which runs the guest, so others block them.
         let blocked = shutdown::block_signals().map_err(host("signals"))?;
-        let kick = match ring {
-            None => None,
-            Some(ring) => {
-                let kick = EventFd::new(EFD_CLOEXEC).map_err(host("an event for the ring"))?;
-                machine.register_kick(&kick)?;
-                let fd = kick.as_raw_fd();
-                let queue = RingQueue::new(ring, Arc::clone(&space), Arc::clone(&self.devices));
-                ring::start(queue, kick)?;
-                Some(fd)
-            }
-        };
+        let new_kick = || EventFd::new(EFD_CLOEXEC).map_err(host("an event"));
+        let mut kicks = [None, None];
+        if let Some(ring) = ring {
+            let kick = new_kick()?;
+            machine.register_kick(&kick, KICK_PORT)?;
+            kicks[0] = Some(kick.as_raw_fd());
+            let queue = RingQueue::new(ring, Arc::clone(&space), Arc::clone(&self.devices));
+            ring::start(queue, kick)?;
+        }
+        let mut call_slot = None;
+        if let Some(at) = layout.slot {
+            let kick = new_kick()?;
+            machine.register_kick(&kick, hypercall::port(SLOT_WAKE))?;
+            kicks[1] = Some(kick.as_raw_fd());
+            let (shared, devices) = (Arc::clone(&space), Arc::clone(&self.devices));
+            let look = self.options.block_poll;
+            let slot = Arc::new(CallSlot::new(shared, devices, features, at, look)?);
+            slot::start(Arc::clone(&slot), kick, look)?;
+            call_slot = Some(slot);
+        }
         let shutdown = Shutdown::install().map_err(host("signal handlers"))?;
         blocked.restore().map_err(host("signals"))?;
         let mut border = self.border(&space, shutdown, features)?;
+        if let Some(slot) = call_slot {
+            border.share(slot);
+        }
 
         let understands = border.understands_shutdown();
         let wait = |address| Connection::wait(address, understands);
@@ -131,7 +150,7 @@ impl Guest<'_> {
         sandbox::enter(&sandbox::Needs {
             vcpu: Some(machine.raw_fd()),
             debugger: gdb.as_ref().map(Connection::raw_fd),
-            kick,
+            kicks,
             ..self.needs(&border)
         })?;
         let end = match gdb {
@@ -157,7 +176,7 @@ impl Guest<'_> {
         let mut boot = self.boot_data(features);
         boot.process_call = process::call_address();
         boot.cycles_per_second = process::cycles_per_second();
-        let layout = Layout::guarded(&self.image, &note, boot.end(), memory, false)?;
+        let layout = Layout::guarded(&self.image, &note, boot.end(), memory, false, false)?;
 
         let mut space = process::map(memory)?;
         self.load(&mut space, &layout)?;
@@ -178,6 +197,17 @@ impl Guest<'_> {
         filter.load()?;
         process.run(entry, stack);
         Ok(0)
+    }
+
+    /// Whether a thread for the guest's calls for block devices can be of use: it takes a layout with room for the slot,
+    /// and a processor besides the one that the guest keeps busy meanwhile.
+    fn slot_can_pay(&self, accepted: u32) -> bool {
+        let needed = FEATURE_RING3 | FEATURE_BOOT_EXTENSION | FEATURE_BLOCK_SLOT;
+        let mut devices = self.devices.iter();
+        accepted & needed == needed
+            && !self.options.block_poll.is_zero()
+            && devices.any(|(_, device)| matches!(device, Device::Block(_)))
+            && std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1)
     }
 
     fn boot_data(&self, features: u32) -> BootData<'_> {
@@ -227,7 +257,7 @@ impl Guest<'_> {
             trap: false,
             core_folder: self.core.as_ref().map(CoreFolder::raw_fd),
             debugger: None,
-            kick: None,
+            kicks: [None, None],
         }
     }
 }

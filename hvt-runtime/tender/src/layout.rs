@@ -36,6 +36,8 @@ pub enum What {
     Stack,
     /// The ring that is shared with the I/O thread.
     Ring,
+    /// The slot for block calls, shared with the thread that serves it.
+    Slot,
 }
 
 /// Pages of one use.
@@ -75,6 +77,8 @@ pub struct Layout {
     pub thread_stacks: ThreadStacks,
     /// Address of the ring, when there is one.
     pub ring: Option<u64>,
+    /// Address of the slot for block calls, when there is one.
+    pub slot: Option<u64>,
 }
 
 /// The guest does not fit into its memory.
@@ -119,12 +123,15 @@ impl Layout {
         push_heap(&mut areas, at..memory);
         let stack = image.end..memory;
         let thread_stacks = ThreadStacks::default();
-        let layout = Self { areas, memory, heap_end: memory, stack, thread_stacks, ring: None };
+        let (ring_at, slot) = (None, None);
+        let layout =
+            Self { areas, memory, heap_end: memory, stack, thread_stacks, ring: ring_at, slot };
         Ok(layout.with_ring(ring))
     }
 
     /// The layout of a guest of ours: from the bottom the image, the heap, thread stacks, the first stack, each stack
-    /// above a guard page. `info_end` is the end of what [`crate::boot`] writes.
+    /// above a guard page. `info_end` is the end of what [`crate::boot`] writes; the slot's page, if there is to be one,
+    /// follows it.
     ///
     /// # Errors
     /// When it does not fit.
@@ -134,6 +141,7 @@ impl Layout {
         info_end: u64,
         memory: u64,
         ring: bool,
+        slot: bool,
     ) -> Result<Self, LayoutError> {
         let pages = |bytes: u32| u64::from(bytes).next_multiple_of(PAGE_SIZE);
         if note.thread_stack_count > MAX_THREAD_STACKS {
@@ -159,7 +167,12 @@ impl Layout {
         };
 
         let info = BOOT_INFO_ADDRESS..info_end.next_multiple_of(PAGE_SIZE);
+        let slot = slot.then_some(info.end);
         let mut areas = vec![Area { pages: info, rights: Rights::Read, what: What::BootInfo }];
+        if let Some(at) = slot {
+            let pages = at..at + PAGE_SIZE;
+            areas.push(Area { pages, rights: Rights::Write, what: What::Slot });
+        }
         for segment in &image.segments {
             let (pages, rights) = (segment.pages.clone(), segment.rights);
             areas.push(Area { pages, rights, what: What::Segment });
@@ -171,7 +184,7 @@ impl Layout {
             areas.push(Area { pages, rights: Rights::Write, what: What::ThreadStack(i) });
         }
         areas.push(Area { pages: stack.clone(), rights: Rights::Write, what: What::Stack });
-        let layout = Self { areas, memory, heap_end, stack, thread_stacks, ring: None };
+        let layout = Self { areas, memory, heap_end, stack, thread_stacks, ring: None, slot };
         Ok(layout.with_ring(ring))
     }
 
@@ -184,10 +197,11 @@ impl Layout {
         self
     }
 
-    /// What a guest may name in its calls. The ring is not among it.
+    /// What a guest may name in its calls. The ring and the slot are not among it.
     #[must_use]
     pub fn permissions(&self) -> Vec<Permission> {
-        let named = |area: &&Area| area.rights != Rights::None && area.what != What::Ring;
+        let shared = |area: &Area| matches!(area.what, What::Ring | What::Slot);
+        let named = |area: &&Area| area.rights != Rights::None && !shared(area);
         let permission = |area: &Area| Permission {
             addresses: area.pages.clone(),
             write: area.rights == Rights::Write,
@@ -237,6 +251,7 @@ impl fmt::Display for Area {
             (What::ThreadStack(i), _) => write!(f, "the stack of thread {i}"),
             (What::Stack, _) => f.write_str("the first stack"),
             (What::Ring, _) => f.write_str("the ring"),
+            (What::Slot, _) => f.write_str("the slot for block calls"),
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod manifest;
 pub mod memory;
 pub mod options;
 pub mod process;
+pub mod processors;
 pub mod sandbox;
 pub mod shutdown;
 pub mod symbols;

@@ -18,7 +18,9 @@ pub const DEFAULT_MEMORY_MIB: u64 = 512;
 pub const MEMORY_RANGE_MIB: std::ops::RangeInclusive<u64> = 2..=4096;
 /// The default of `--poll`, in microseconds.
 pub const DEFAULT_POLL_MICROS: u64 = 50;
-/// The most that `--poll` takes, in microseconds.
+/// The default of `--block-poll`, in microseconds.
+pub const DEFAULT_BLOCK_POLL_MICROS: u64 = 200;
+/// The most that `--poll` and `--block-poll` take, in microseconds.
 pub const MAX_POLL_MICROS: u64 = 1000;
 /// The longest name of a device (`MFT_NAME_MAX` in Solo5's `mft_abi.h`).
 pub const MAX_DEVICE_NAME: usize = 67;
@@ -58,6 +60,8 @@ pub struct Options {
     pub poll: Duration,
     /// Bits of the ABI's features that the guest is not offered.
     pub withheld: u32,
+    /// How long a thread looks for the next call for a block device before sleeping, at most; zero for no such thread.
+    pub block_poll: Duration,
     /// Wait for gdb here before the guest starts.
     pub gdb: Option<String>,
     /// The image.
@@ -209,6 +213,7 @@ struct Parser {
     stats: bool,
     poll: Option<Duration>,
     withheld: Option<u32>,
+    block_poll: Option<Duration>,
     gdb: Option<String>,
     args_file: Option<PathBuf>,
     env: Vec<String>,
@@ -271,10 +276,11 @@ impl Parser {
                 self.stats = true;
                 Ok(())
             }
-            "--poll" => {
+            "--poll" | "--block-poll" => {
                 let micros = value_of()?.parse().ok().filter(|n| *n <= MAX_POLL_MICROS);
                 let micros = micros.ok_or_else(|| bad("a number of microseconds, 0 to 1000"))?;
-                let old = self.poll.replace(Duration::from_micros(micros));
+                let poll = if key == "--poll" { &mut self.poll } else { &mut self.block_poll };
+                let old = poll.replace(Duration::from_micros(micros));
                 old.map_or(Ok(()), |_| Err(twice()))
             }
             "--without" => {
@@ -357,6 +363,7 @@ impl Parser {
             stats: self.stats,
             poll: self.poll.unwrap_or(Duration::from_micros(DEFAULT_POLL_MICROS)),
             withheld,
+            block_poll: self.block_poll.unwrap_or(Duration::from_micros(DEFAULT_BLOCK_POLL_MICROS)),
             gdb: self.gdb,
             image: image.into(),
             args,
@@ -486,6 +493,9 @@ mod tests {
         assert!(options.nets["b"].offload && options.stats);
         assert_eq!(options.poll, Duration::from_micros(DEFAULT_POLL_MICROS));
         assert!(run("--poll=0 x").unwrap().poll.is_zero());
+        assert_eq!(options.block_poll, Duration::from_micros(DEFAULT_BLOCK_POLL_MICROS));
+        let both = run("--block-poll=7 --poll=0 x").unwrap();
+        assert_eq!((both.block_poll.as_micros(), both.poll.as_micros()), (7, 0));
     }
 
     #[test]
@@ -534,6 +544,8 @@ mod tests {
             ("--without= x", "missing"),
             ("--without=ring --without=ring x", "twice"),
             ("--without=extensions --backend=process x", "--backend=kvm only"),
+            ("--block-poll=1001 x", "0 to 1000"),
+            ("--block-poll=5 --block-poll=5 x", "twice"),
             ("--net-mac:a=02:00:00:00:00:01 x", "--net:a=… is missing"),
             ("--net:a=t --net-mac:a=02:00:00:00:00 x", "six bytes"),
             ("--net:a=t --net-mac:a=01:00:00:00:00:01 x", "group address"),

@@ -6,6 +6,7 @@
 mod support;
 
 use std::io::Read;
+use std::process::Child;
 
 use hvt_abi::hypercall::POLL;
 use support::*;
@@ -27,10 +28,12 @@ fn the_tenders_own_memory_is_small() {
         std::fs::copy(file.path(), path).unwrap();
     }
     for mib in [64_u64, 4096] {
-        let mut child =
-            hvt().arg(format!("--mem={mib}")).arg("--").arg(file.path()).spawn().unwrap();
-        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
-        let maps = std::fs::read_to_string(format!("/proc/{}/smaps", child.id())).unwrap();
+        let mut command = hvt();
+        let mut tender = Running(
+            command.arg(format!("--mem={mib}")).arg("--").arg(file.path()).spawn().unwrap(),
+        );
+        tender.0.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        let maps = std::fs::read_to_string(format!("/proc/{}/smaps", tender.0.id())).unwrap();
         let (resident, guests) = sum(&maps, "Rss:", mib * 1024);
         let (own, _) = sum(&maps, "Anonymous:", mib * 1024);
         println!(
@@ -41,8 +44,19 @@ fn the_tenders_own_memory_is_small() {
         // A few pages; each may be one of 2 MiB where the host gives such unasked.
         assert!(guests < 16 * 1024, "{mib} MiB: a guest that touches nothing has {guests} KiB");
         // SAFETY: signals a child that has not been waited for.
-        assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
-        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert_eq!(unsafe { libc::kill(tender.0.id() as i32, libc::SIGTERM) }, 0);
+        assert_eq!(tender.0.wait().unwrap().code(), Some(0));
+    }
+}
+
+/// A tender that does not outlive the test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both do nothing to one that was waited for.
+        _ = self.0.kill();
+        _ = self.0.wait();
     }
 }
 

@@ -9,14 +9,16 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hvt_abi::exchange::{Exchange, Frame, Offload};
 use hvt_abi::extension::{
     BLOCK_COMMIT, BLOCK_FLUSH, BlockCommit, BlockWrite, EXCHANGE, FEATURE_BLOCK_COMMIT,
-    FEATURE_BLOCK_FLUSH, FEATURE_EXCHANGE, FEATURE_MEMORY_RELEASE, FEATURE_SHUTDOWN,
+    FEATURE_BLOCK_FLUSH, FEATURE_EXCHANGE, FEATURE_MEMORY_RELEASE, FEATURE_SHUTDOWN, SLOT_WAIT,
 };
 use hvt_abi::hypercall::POLL;
 use hvt_abi::manifest::NetProperties;
+use hvt_tender::border::slot::CallSlot;
 use hvt_tender::border::{Border, Misuse, Outcome};
 use hvt_tender::device::block::BlockDevice;
 use hvt_tender::device::console::Console;
@@ -33,6 +35,8 @@ const READ_ONLY: std::ops::Range<u64> = 0x1_0000..0x2_0000;
 const WRITABLE: std::ops::Range<u64> = 0x2_0000..0x8_0000;
 const HOLE: std::ops::Range<u64> = 0x8_0000..0x8_1000;
 const WRITABLE_TOO: std::ops::Range<u64> = 0x8_1000..SIZE;
+/// The slot for block calls, which no call may name.
+const SLOT: u64 = SIZE;
 
 /// xorshift64*: the same guest for the same seed.
 struct Random(u64);
@@ -213,17 +217,31 @@ fn border_of(space: &Arc<GuestSpace>, disk: File, [wire, stream, tap]: [OwnedFd;
     let tap = net("tap", tap, Framing::Headers { offload: false });
     let devices = Devices::new(vec![None, Some(Device::Block(block)), lan, passt, tap]);
     let null = File::options().write(true).open("/dev/null").unwrap();
-    Border::new(
-        Arc::clone(space),
-        Arc::new(devices),
-        Console::new(null.into()),
-        Shutdown::never().unwrap(),
-        FEATURE_BLOCK_FLUSH
-            | FEATURE_SHUTDOWN
-            | FEATURE_EXCHANGE
-            | FEATURE_MEMORY_RELEASE
-            | FEATURE_BLOCK_COMMIT,
-    )
+    let features = FEATURE_BLOCK_FLUSH
+        | FEATURE_SHUTDOWN
+        | FEATURE_EXCHANGE
+        | FEATURE_MEMORY_RELEASE
+        | FEATURE_BLOCK_COMMIT;
+    let (devices, console) = (Arc::new(devices), Console::new(null.into()));
+    space.loader_slice(SLOT, 4096).unwrap().write_slice(&[0; 4096], 0).unwrap();
+    let (shared, look) = (Arc::clone(&devices), Duration::from_micros(200));
+    let slot = CallSlot::new(Arc::clone(space), shared, features, SLOT, look).unwrap();
+    let shutdown = Shutdown::never().unwrap();
+    let mut border = Border::new(Arc::clone(space), devices, console, shutdown, features);
+    border.share(Arc::new(slot));
+    border
+}
+
+/// Puts a call into the slot, mostly one that can be served.
+fn put_slot(space: &GuestSpace, random: &mut Random, call: u16, address: u64) {
+    let words = match random.below(16) {
+        0 => [random.next(), random.number()],
+        _ => [random.below(1 << 32) | u64::from(call) << 32, address],
+    };
+    let slice = space.loader_slice(SLOT, 16).unwrap();
+    for (at, word) in [0, 8].into_iter().zip(words) {
+        slice.write_obj(word, at).unwrap();
+    }
 }
 
 #[test]
@@ -232,7 +250,7 @@ fn no_guest_gets_the_better_of_the_border() {
     let seed = std::env::var("HVT_FUZZ_SEED").ok().map_or(0x5eed, |n| n.parse().unwrap());
     println!("HVT_FUZZ_CALLS={calls} HVT_FUZZ_SEED={seed}");
     let mut random = Random(seed);
-    let mut space = GuestSpace::new(MmapRegion::new(SIZE as usize).unwrap(), 0);
+    let mut space = GuestSpace::new(MmapRegion::new(SIZE as usize + 4096).unwrap(), 0);
     space.permit(vec![
         Permission { addresses: READ_ONLY, write: false },
         Permission { addresses: WRITABLE, write: true },
@@ -269,6 +287,7 @@ fn no_guest_gets_the_better_of_the_border() {
     let mut merged = 0_u64;
     let (mut resumed, mut halted, mut misused) = (0_u64, 0_u64, 0_u64);
     let (mut sent, mut received) = (0_u64, 0_u64);
+    let mut by_slot_served = 0_u64;
 
     for i in 0..calls {
         if i % 10_000 == 9_999 {
@@ -313,7 +332,23 @@ fn no_guest_gets_the_better_of_the_border() {
                 _ => put_exchange(&space, &mut random, address),
             }
         }
-        match border.call(call, address) {
+        // Any call by the slot, of which most end the service; then there is a new guest.
+        let by_slot = random.below(8) == 0 && call != BLOCK_FLUSH;
+        if by_slot {
+            put_slot(&space, &mut random, call, address);
+        }
+        let made = if by_slot { SLOT_WAIT } else { call };
+        let exchange = exchange && !by_slot;
+        let outcome = border.call(made, address);
+        if by_slot {
+            by_slot_served += u64::from(outcome.is_ok());
+        }
+        if by_slot && outcome.is_err() {
+            let (ours, theirs) = streams();
+            peer = ours;
+            border = border_with(theirs);
+        }
+        match outcome {
             Ok(Outcome::Resume) => {
                 resumed += 1;
                 if let Some(done) = exchange.then(|| space.read::<Exchange>(address).ok()).flatten()
@@ -363,6 +398,8 @@ fn no_guest_gets_the_better_of_the_border() {
     }
 
     println!("{resumed} calls served, {misused} refused; {sent} frames sent, {received} received");
+    println!("{by_slot_served} calls by the slot");
+    assert!(by_slot_served > 0);
     assert!(sent > 0 && received > 0 && merged > 0);
     assert!(resumed > 0 && halted > 0 && misused > 0, "{resumed} {halted} {misused}");
     assert_eq!(disk.metadata().unwrap().len(), DISK);

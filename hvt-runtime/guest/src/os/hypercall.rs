@@ -8,6 +8,8 @@ use hvt_abi::extension::{self, BlockCommit, BlockFlush, BlockWrite, MemoryReleas
 use hvt_abi::hypercall::{self as abi, BlockIo, Halt, NetIo, Poll, Puts, Walltime};
 use hvt_abi::ring;
 
+use super::slot;
+
 /// Address of the tender's function where there is no virtual machine; zero under KVM.
 static PROCESS_CALL: AtomicUsize = AtomicUsize::new(0);
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -22,9 +24,15 @@ pub(super) fn count() -> u64 {
     CALLS.load(Ordering::Relaxed)
 }
 
+/// A call without a structure. Only under KVM.
+pub(super) fn signal(number: u16) {
+    // SAFETY: what a call in the slot lets the tender read and write was made sure of when it was put there.
+    unsafe { asm!("out dx, eax", in("dx") abi::port(number), in("eax") 0, options(nostack)) };
+}
+
 /// # Safety
 /// `T` is the structure of hypercall `number`, and the addresses in it are valid for what the call does.
-unsafe fn call<T>(number: u16, argument: &mut T) {
+pub(super) unsafe fn call<T>(number: u16, argument: &mut T) {
     CALLS.fetch_add(1, Ordering::Relaxed);
     let address = core::ptr::from_mut(argument) as u64;
     let process_call = PROCESS_CALL.load(Ordering::Relaxed);
@@ -71,7 +79,7 @@ pub(super) fn block_read(handle: u64, offset: u64, buffer: &mut [u8]) -> bool {
     let (data, len) = (buffer.as_mut_ptr() as u64, buffer.len() as u64);
     let mut io = BlockIo { handle, offset, data, len, ..BlockIo::default() };
     // SAFETY: the buffer is writable.
-    unsafe { call(abi::BLOCK_READ, &mut io) };
+    unsafe { slot::call(abi::BLOCK_READ, &mut io) };
     io.ret == abi::RESULT_OK
 }
 
@@ -80,7 +88,7 @@ pub(super) fn block_write(handle: u64, offset: u64, data: &[u8]) -> bool {
     let (address, len) = (data.as_ptr() as u64, data.len() as u64);
     let mut io = BlockIo { handle, offset, data: address, len, ..BlockIo::default() };
     // SAFETY: the data is readable.
-    unsafe { call(abi::BLOCK_WRITE, &mut io) };
+    unsafe { slot::call(abi::BLOCK_WRITE, &mut io) };
     io.ret == abi::RESULT_OK
 }
 
@@ -88,7 +96,7 @@ pub(super) fn block_write(handle: u64, offset: u64, data: &[u8]) -> bool {
 pub(super) fn block_flush(handle: u64) -> bool {
     let mut flush = BlockFlush { handle, ..BlockFlush::default() };
     // SAFETY: the structure is the call's.
-    unsafe { call(extension::BLOCK_FLUSH, &mut flush) };
+    unsafe { slot::call(extension::BLOCK_FLUSH, &mut flush) };
     flush.ret == abi::RESULT_OK
 }
 
@@ -140,7 +148,7 @@ pub(super) unsafe fn block_commit(handle: u64, writes: &[BlockWrite], flush: boo
         ..BlockCommit::default()
     };
     // SAFETY: the structure is the call's, the list is readable, and the caller vouches for what it names.
-    unsafe { call(extension::BLOCK_COMMIT, &mut commit) };
+    unsafe { slot::call(extension::BLOCK_COMMIT, &mut commit) };
     commit.ret == abi::RESULT_OK
 }
 

@@ -18,6 +18,7 @@ mod proc;
 mod process;
 mod pthread;
 mod single;
+mod slot;
 mod start;
 mod stdio;
 mod string;

@@ -21,8 +21,8 @@ use crate::{copy, ring};
 use super::single::Single;
 use super::thread::{StackArea, Template};
 use super::{
-    block, console, cpu, entropy, file, hypercall, memory, net, process, symbols, thread, time,
-    unwind,
+    block, console, cpu, entropy, file, hypercall, memory, net, process, slot, symbols, thread,
+    time, unwind,
 };
 
 /// The stack at the top of memory under a stock tender, which says nothing about it: 1 MiB, but at most this part.
@@ -109,6 +109,10 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
     // SAFETY: from the end of the image to the heap's end is nobody's, and no tender hands out memory that is not zero.
     unsafe { memory::start(image_end(segments), heap_end) };
     time::start(info.cpu_cycle_freq);
+    if info.host_features & extension::FEATURE_BLOCK_SLOT != 0 && boot.block_slot != 0 {
+        // SAFETY: the bit says so.
+        unsafe { slot::start(address(boot.block_slot)) };
+    }
     let guarded = cpu::ring() == 3 && extended;
     let stacks = StackArea {
         start: address(boot.thread_stacks),

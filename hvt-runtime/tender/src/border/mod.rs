@@ -3,24 +3,26 @@
 //! It needs no machine: a number, an address and memory are all that it gets, so tests and the fuzzer play the guest
 //! without KVM. Whatever they pass, the answer is [`Outcome`] or [`Misuse`], never a panic.
 
+mod block;
 mod exchange;
+pub mod slot;
 mod wait;
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use block::BlockCalls;
 use hvt_abi::exchange::Offload;
-use hvt_abi::extension::{BlockCommit, BlockWrite};
 use hvt_abi::hypercall::{
-    self, BlockIo, Halt, NetIo, Poll, Puts, RESULT_AGAIN, RESULT_INVALID, RESULT_OK, Walltime,
+    self, Halt, NetIo, Poll, Puts, RESULT_AGAIN, RESULT_INVALID, RESULT_OK, Walltime,
 };
 use hvt_abi::{extension, hypercall as number};
+use slot::CallSlot;
 use wait::{Waiter, Wanted};
 
 use crate::counters::Counters;
 use crate::device::Devices;
-use crate::device::block::BlockDevice;
 use crate::device::console::Console;
 use crate::device::net::NetDevice;
 use crate::memory::{GuestSpace, PointerFault};
@@ -94,6 +96,9 @@ pub struct Border {
     shutdown: Shutdown,
     /// The extensions that the guest was offered.
     features: u32,
+    blocks: BlockCalls,
+    /// Where the guest may put calls for block devices, too.
+    slot: Option<Arc<CallSlot>>,
     waiter: Waiter,
     /// The device that an exchange received from last.
     next_receive: u64,
@@ -111,8 +116,25 @@ impl Border {
         features: u32,
     ) -> Self {
         let waiter = Waiter::new(&devices, &shutdown);
+        let blocks = BlockCalls::new(Arc::clone(&space), Arc::clone(&devices), features);
         let (next_receive, counters) = (0, Counters::default());
-        Self { space, devices, console, shutdown, features, waiter, next_receive, counters }
+        Self {
+            space,
+            devices,
+            console,
+            shutdown,
+            features,
+            blocks,
+            slot: None,
+            waiter,
+            next_receive,
+            counters,
+        }
+    }
+
+    /// Takes part in serving a slot, which the guest was offered.
+    pub fn share(&mut self, slot: Arc<CallSlot>) {
+        self.slot = Some(slot);
     }
 
     /// Looks for frames for at most so long before it sleeps; not at all without this call.
@@ -125,10 +147,15 @@ impl Border {
         &mut self.counters
     }
 
-    /// What was counted so far, in words: one line for the calls and one for each device.
+    /// What was counted so far, in words: one line for the calls, one for the slot's and one for each device.
     #[must_use]
     pub fn statistics(&self) -> String {
-        self.counters.report(&self.devices)
+        let mut text = self.counters.report(&self.devices);
+        if let Some(slot) = &self.slot {
+            text.push('\n');
+            text.push_str(&slot.statistics());
+        }
+        text
     }
 
     /// Whether the guest understands requests to stop.
@@ -152,30 +179,32 @@ impl Border {
     /// [`Misuse`], for which the guest must be ended.
     pub fn call(&mut self, call: u16, address: u64) -> Result<Outcome, Misuse> {
         self.counters.call(call);
+        if let Some(slot) = &self.slot {
+            slot.note_processor();
+        }
         match call {
             number::WALLTIME => self.walltime(address)?,
             number::PUTS => self.puts(address)?,
             number::POLL => self.poll(address)?,
-            number::BLOCK_WRITE => self.block(address, "block write", false)?,
-            number::BLOCK_READ => self.block(address, "block read", true)?,
             number::NET_WRITE => self.net_write(address)?,
             number::NET_READ => self.net_read(address)?,
             number::HALT => return self.halt(address),
-            extension::BLOCK_FLUSH if self.features & extension::FEATURE_BLOCK_FLUSH != 0 => {
-                self.block_flush(address)?;
-            }
-            extension::BLOCK_COMMIT if self.features & extension::FEATURE_BLOCK_COMMIT != 0 => {
-                self.block_commit(address)?;
-            }
             extension::EXCHANGE if self.features & extension::FEATURE_EXCHANGE != 0 => {
                 self.exchange(address)?;
             }
             extension::MEMORY_RELEASE if self.features & extension::FEATURE_MEMORY_RELEASE != 0 => {
                 self.memory_release(address)?;
             }
-            _ => return Err(Misuse::UnknownCall(call)),
+            extension::SLOT_WAIT if self.slot.is_some() => self.wait_for_slot()?,
+            // In a machine this does not get here; the call is served at the next wait either way.
+            extension::SLOT_WAKE if self.slot.is_some() => {}
+            _ => self.blocks.serve(call, address)?,
         }
         Ok(Outcome::Resume)
+    }
+
+    fn wait_for_slot(&self) -> Result<(), Misuse> {
+        self.slot.as_ref().map_or(Ok(()), |slot| slot.wait())
     }
 
     fn walltime(&self, address: u64) -> Result<(), Misuse> {
@@ -212,68 +241,6 @@ impl Border {
     fn shutdown_bit(&mut self) -> u64 {
         let told = self.understands_shutdown() && self.shutdown.take();
         if told { extension::POLL_SHUTDOWN } else { 0 }
-    }
-
-    fn block(&self, address: u64, call: &'static str, read: bool) -> Result<(), Misuse> {
-        let mut io: BlockIo = self.space.read(address).map_err(structure(call))?;
-        io.ret = match self.devices.block(io.handle) {
-            None => RESULT_INVALID,
-            // A range outside the device is refused before the buffer is looked at, as stock tenders do.
-            Some(device) if !device.contains(io.offset, io.len) => RESULT_INVALID,
-            Some(device) if read => {
-                let room = self.space.writable(io.data, io.len).map_err(buffer(call))?;
-                device.read(io.offset, &room)
-            }
-            Some(device) => {
-                let data = self.space.readable(io.data, io.len).map_err(buffer(call))?;
-                device.write(io.offset, &data)
-            }
-        };
-        io.pad = 0;
-        self.space.write(address, io).map_err(structure(call))
-    }
-
-    fn block_flush(&self, address: u64) -> Result<(), Misuse> {
-        let call = "block flush";
-        let mut flush: extension::BlockFlush = self.space.read(address).map_err(structure(call))?;
-        flush.ret = self.devices.block(flush.handle).map_or(RESULT_INVALID, |d| d.flush());
-        flush.pad = 0;
-        self.space.write(address, flush).map_err(structure(call))
-    }
-
-    fn block_commit(&self, address: u64) -> Result<(), Misuse> {
-        let call = "block commit";
-        let mut commit: BlockCommit = self.space.read(address).map_err(structure(call))?;
-        // Refused before anything is written rather than after it.
-        let size = size_of::<BlockCommit>() as u64;
-        self.space.writable(address, size).map_err(structure(call))?;
-        commit.ret = match self.devices.block(commit.handle) {
-            Some(device) if commit.count <= extension::BLOCK_COMMIT_MAX => {
-                self.commit(device, &commit)?
-            }
-            _ => RESULT_INVALID,
-        };
-        commit.pad = 0;
-        self.space.write(address, commit).map_err(structure(call))
-    }
-
-    /// The writes of a commit, until one is not carried out, then its flush.
-    fn commit(&self, device: &BlockDevice, commit: &BlockCommit) -> Result<i32, Misuse> {
-        let array =
-            |fault| Misuse::Pointer { call: "block commit", part: "its array of writes", fault };
-        for i in 0..u64::from(commit.count) {
-            let at = commit.writes.saturating_add(i * size_of::<BlockWrite>() as u64);
-            let write: BlockWrite = self.space.read(at).map_err(array)?;
-            if !device.contains(write.offset, write.len) {
-                return Ok(RESULT_INVALID);
-            }
-            let data = self.space.readable(write.data, write.len);
-            let code = device.write(write.offset, &data.map_err(buffer("block commit"))?);
-            if code != RESULT_OK {
-                return Ok(code);
-            }
-        }
-        Ok(if commit.flush == 0 { RESULT_OK } else { device.flush() })
     }
 
     fn memory_release(&self, address: u64) -> Result<(), Misuse> {

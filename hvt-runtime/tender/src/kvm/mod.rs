@@ -13,7 +13,6 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use hvt_abi::ring::KICK_PORT;
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use paging::TablesFull;
@@ -129,18 +128,18 @@ impl Machine {
         }
     }
 
-    /// Makes the guest's `out` to the ring's port signal this event instead of leaving the machine.
+    /// Makes the guest's `out` of 32 bits to a port signal this event instead of leaving the machine.
     ///
     /// # Errors
     /// When KVM can't, or [`Machine::close_setup`] was called before.
-    pub fn register_kick(&self, event: &EventFd) -> Result<(), KvmError> {
+    pub fn register_kick(&self, event: &EventFd, port: u16) -> Result<(), KvmError> {
         let Some(vm) = &self.vm else {
             return Err(KvmError::Call {
                 call: "KVM_IOEVENTFD",
                 source: io::ErrorKind::NotConnected.into(),
             });
         };
-        let address = IoEventAddress::Pio(KICK_PORT.into());
+        let address = IoEventAddress::Pio(port.into());
         vm.register_ioevent(event, &address, NoDatamatch).map_err(step("KVM_IOEVENTFD"))
     }
 

@@ -55,8 +55,8 @@ pub struct Needs<'a> {
     pub core_folder: Option<i32>,
     /// The connection to gdb.
     pub debugger: Option<i32>,
-    /// What wakes the ring's thread, when there is a ring.
-    pub kick: Option<i32>,
+    /// What wakes the ring's thread, when there is a ring, and the slot's.
+    pub kicks: [Option<i32>; 2],
 }
 
 /// Sandboxes the thread that serves the guest, and closes descriptors for the whole process; there is no way back.
@@ -110,18 +110,30 @@ impl Filter {
 /// # Errors
 /// As [`enter`].
 pub fn enter_ring_thread(kick: i32, devices: &Devices) -> Result<(), SandboxError> {
-    let filter = seccomp::moving_frames(kick, devices)?;
+    enter_thread(&seccomp::moving_frames(kick, devices)?)
+}
+
+/// Sandboxes the calling thread to serve the slot for block calls: it may only use the block devices. To be called before
+/// [`enter`].
+///
+/// # Errors
+/// As [`enter`].
+pub fn enter_slot_thread(kick: i32, devices: &Devices) -> Result<(), SandboxError> {
+    enter_thread(&seccomp::serving_blocks(kick, devices)?)
+}
+
+fn enter_thread(filter: &BpfProgram) -> Result<(), SandboxError> {
     privileges::drop_all()?;
-    // Whether the kernel has landlock is told once, by the other thread.
+    // Whether the kernel has landlock is told once, by the thread that serves the guest.
     _ = files::forbid(None)?;
-    seccomp::load(&filter)
+    seccomp::load(filter)
 }
 
 impl Needs<'_> {
     fn descriptors(&self) -> Vec<i32> {
         let mut all = vec![libc::STDERR_FILENO, self.image, self.border.console, self.border.wake];
         all.extend(self.vcpu);
-        all.extend(self.kick);
+        all.extend(self.kicks.into_iter().flatten());
         all.extend(self.core_folder);
         all.extend(self.debugger);
         for (_, device) in self.devices.iter() {

@@ -65,13 +65,10 @@ pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
     for fd in nets.iter().copied().chain(written).chain(recordings) {
         list.with(libc::SYS_write, &[fd_is(fd)])?;
     }
-    for fd in &blocks {
-        list.with(libc::SYS_pwrite64, &[fd_is(*fd)])?;
-        list.with(libc::SYS_fdatasync, &[fd_is(*fd)])?;
+    for fd in blocks {
+        list.block(fd)?;
     }
-    for fd in blocks.iter().chain([&needs.image]) {
-        list.with(libc::SYS_pread64, &[fd_is(*fd)])?;
-    }
+    list.with(libc::SYS_pread64, &[fd_is(needs.image)])?;
 
     if let Some(folder) = needs.core_folder {
         let flags = u64::from(OPEN_FLAGS.unsigned_abs());
@@ -83,6 +80,7 @@ pub(super) fn serving(needs: &Needs<'_>) -> Result<BpfProgram, SandboxError> {
     for call in [
         libc::SYS_ppoll,
         libc::SYS_clock_gettime,
+        libc::SYS_getcpu,
         libc::SYS_restart_syscall,
         libc::SYS_rt_sigreturn,
     ] {
@@ -107,6 +105,22 @@ pub(super) fn moving_frames(kick: i32, devices: &Devices) -> Result<BpfProgram, 
     }
     list.always(libc::SYS_ppoll);
     list.always(libc::SYS_clock_gettime);
+    list.every_thread()?;
+    list.compile(SeccompAction::KillProcess)
+}
+
+/// The filter of the slot's thread.
+pub(super) fn serving_blocks(kick: i32, devices: &Devices) -> Result<BpfProgram, SandboxError> {
+    let mut list = AllowList::default();
+    list.with(libc::SYS_read, &[fd_is(kick)])?;
+    list.with(libc::SYS_write, &[fd_is(libc::STDERR_FILENO)])?;
+    for (_, device) in devices.iter().filter(|(_, device)| matches!(device, Device::Block(_))) {
+        list.block(device.raw_fd())?;
+    }
+    list.always(libc::SYS_clock_gettime);
+    list.always(libc::SYS_getcpu);
+    // Itself only.
+    list.with(libc::SYS_sched_setaffinity, &[argument_is(0, 0)])?;
     list.every_thread()?;
     list.compile(SeccompAction::KillProcess)
 }
@@ -136,6 +150,14 @@ impl AllowList {
         let all = all.map_err(broken)?.into_iter().cloned().collect();
         let rule = SeccompRule::new(all).map_err(|e| broken(&e))?;
         self.rules.entry(call).or_default().push(rule);
+        Ok(())
+    }
+
+    /// What serving a block device takes.
+    fn block(&mut self, fd: i32) -> Result<(), SandboxError> {
+        for call in [libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_fdatasync] {
+            self.with(call, &[fd_is(fd)])?;
+        }
         Ok(())
     }
 
