@@ -1,4 +1,5 @@
-//! Has [`certify`] look after the certificates of the names that are registered.
+//! Has [`certify`] look after certificates: those of the names that are registered or, in the original's way, those of the
+//! domains that are served.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -18,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::backend::Resolver;
 use crate::config::Configuration;
 use crate::config::warnings::{offers_h2, terminates};
+use crate::demand::Demand;
 use crate::gateway::{Gateway, Phase, Snapshot};
 use crate::options::Options;
 use crate::tls::certificates::{Certificate, Source};
@@ -31,16 +33,15 @@ pub(super) fn issuance(
     on_demand: bool,
     gateway: &Arc<Gateway>,
     configuration: &Configuration,
-) -> Result<Option<Issuance<Registered>>, AcmeOptionsError> {
+) -> Result<Option<Issuance<Served>>, AcmeOptionsError> {
     if on_demand {
         gateway.demand.enable();
     }
-    let host = Registered {
-        gateway: Arc::clone(gateway),
-        configuration: configuration.clone(),
+    let names = WantedNames::Registered(Registered {
         domains: options.dns.acme_domain.clone(),
         wildcards: options.acme_challenge == ChallengeKind::Dns01,
-    };
+    });
+    let host = Served::new(gateway, configuration, names);
     options.issuance(host, Addresses(gateway.resolver.clone()), gateway.certificates.clone())
 }
 
@@ -49,8 +50,8 @@ pub(super) fn through_dns(
     options: &Options,
     gateway: &Arc<Gateway>,
     configuration: &Configuration,
-) -> Option<TlsaKeeper<Domains>> {
-    let host = Domains { gateway: Arc::clone(gateway), configuration: configuration.clone() };
+) -> Option<TlsaKeeper<Served>> {
+    let host = Served::new(gateway, configuration, WantedNames::Domains);
     options.acme.issuance_through_dns(host, gateway.certificates.clone())
 }
 
@@ -111,18 +112,54 @@ impl Resolve for Addresses {
     }
 }
 
-/// The names that are registered, and those that options name.
+/// The gateway as [`certify`] sees it.
 #[derive(Clone)]
-pub(super) struct Registered {
+pub(super) struct Served {
     gateway: Arc<Gateway>,
     configuration: Configuration,
+    names: WantedNames,
+}
+
+/// Which names are to have certificates.
+#[derive(Clone)]
+enum WantedNames {
+    /// Those that are registered, and those that options name.
+    Registered(Registered),
+    /// The domains that are served, each with everything right below it.
+    Domains,
+}
+
+#[derive(Clone)]
+struct Registered {
     /// Names and wildcards that are wanted whether there is a route or not.
     domains: Vec<String>,
     /// Whether certificates for wildcards can be obtained.
     wildcards: bool,
 }
 
+impl Served {
+    fn new(gateway: &Arc<Gateway>, configuration: &Configuration, names: WantedNames) -> Self {
+        Self { gateway: Arc::clone(gateway), configuration: configuration.clone(), names }
+    }
+}
+
 impl Registered {
+    /// Names whose TLS is terminated here, and those of options, unless a person gave the certificate that is shown.
+    fn wanted(&self, snapshot: &Snapshot, demand: &Demand) -> Vec<Wanted> {
+        let of_routes = snapshot
+            .routes
+            .iter_after(None)
+            .filter(|active| terminates(&active.route))
+            .filter_map(|active| self.name_of(&active.route, snapshot));
+        let names: BTreeSet<String> = of_routes.chain(self.domains.iter().cloned()).collect();
+        let wanted = names.iter().filter_map(|name| {
+            wanted(name, snapshot.certificates.find(Some(name)), |shown| shown.is_own(name))
+        });
+        let is_due =
+            |wanted: &Wanted| wanted.current.is_some() || self.is_asked_for(&wanted.name, demand);
+        wanted.filter(is_due).collect()
+    }
+
     /// The name that a route needs a certificate for. Exact names that a wildcard serves need none of their own, unless
     /// the route offers `h2`: under a shared certificate a browser could send requests for other names there.
     fn name_of(&self, route: &Route, snapshot: &Snapshot) -> Option<String> {
@@ -140,10 +177,10 @@ impl Registered {
     }
 
     /// Wildcards and names of options need no client.
-    fn is_asked_for(&self, name: &str) -> bool {
+    fn is_asked_for(&self, name: &str, demand: &Demand) -> bool {
         name.starts_with("*.")
             || self.domains.iter().any(|domain| domain == name)
-            || self.gateway.demand.contains(name)
+            || demand.contains(name)
     }
 
     fn is_wanted_wildcard(&self, parent: &str, snapshot: &Snapshot) -> bool {
@@ -156,34 +193,47 @@ impl Registered {
     }
 }
 
-/// What is shown for a name, and whether that is for the authority to replace.
-fn wanted(name: String, snapshot: &Snapshot) -> Option<Wanted> {
-    let shown = snapshot.certificates.find(Some(&name));
+/// A domain whose certificate is to serve everything right below it too.
+fn with_wildcard(domain: &str, snapshot: &Snapshot) -> Option<Wanted> {
+    let wildcard = format!("*.{domain}");
+    let serves_both = |shown: &Certificate| {
+        [domain, &wildcard].iter().all(|name| shown.names().iter().any(|own| own == name))
+    };
+    wanted(domain, snapshot.certificates.find(Some(&wildcard)), serves_both)
+}
+
+/// `name`, for which this certificate is shown, and whether that is the one to replace: it comes from the authority, and is
+/// the right one, as `fits` says. None where a person gave what is shown.
+fn wanted(
+    name: &str,
+    shown: Option<&Arc<Certificate>>,
+    fits: impl Fn(&Certificate) -> bool,
+) -> Option<Wanted> {
     let current = match shown.map(|shown| (shown.source(), shown)) {
         None | Some((Source::SelfSigned, _)) => None,
-        Some((Source::Acme, shown)) if shown.is_own(&name) => Some(current(shown)?),
-        // A wildcard from the authority covers it, and it is wanted besides.
+        Some((Source::Acme, shown)) if fits(shown) => {
+            let leaf = shown.certified_key().cert.first()?.clone();
+            let validity =
+                Validity { not_before: shown.not_before(), not_after: shown.not_after() };
+            Some(Current { leaf, validity })
+        }
+        // Another one from the authority covers it, and its own is wanted besides.
         Some((Source::Acme, _)) => None,
         Some(_) => return None,
     };
-    Some(Wanted { name, current })
+    Some(Wanted { name: name.to_owned(), current })
 }
 
-impl Host for Registered {
-    /// Names whose TLS is terminated here, and those of options, unless a person gave the certificate that is shown.
+impl Host for Served {
     fn wanted(&self) -> (u64, Vec<Wanted>) {
         let snapshot = self.gateway.snapshot.load_full();
-        let of_routes = snapshot
-            .routes
-            .iter_after(None)
-            .filter(|active| terminates(&active.route))
-            .filter_map(|active| self.name_of(&active.route, &snapshot));
-        let names: BTreeSet<String> = of_routes.chain(self.domains.iter().cloned()).collect();
-        let wanted = names
-            .into_iter()
-            .filter_map(|name| wanted(name, &snapshot))
-            .filter(|wanted| wanted.current.is_some() || self.is_asked_for(&wanted.name))
-            .collect();
+        let wanted = match &self.names {
+            WantedNames::Registered(names) => names.wanted(&snapshot, &self.gateway.demand),
+            WantedNames::Domains => {
+                let domains = self.configuration.domains();
+                domains.iter().filter_map(|domain| with_wildcard(domain, &snapshot)).collect()
+            }
+        };
         (snapshot.generation, wanted)
     }
 
@@ -197,10 +247,10 @@ impl Host for Registered {
     /// A name with a record was asked for before: its attempts go on, no sooner than they may.
     async fn records(&self) -> Result<Vec<Record>, HostError> {
         let records = self.configuration.acme_records().await.map_err(failed)?;
-        records
-            .iter()
-            .filter_map(|(key, _)| certify::name_of_record(key))
-            .for_each(|name| self.gateway.demand.ask(name));
+        if self.gateway.demand.is_enabled() {
+            let names = records.iter().filter_map(|(key, _)| certify::name_of_record(key));
+            names.for_each(|name| self.gateway.demand.ask(name));
+        }
         Ok(records)
     }
 
@@ -225,70 +275,6 @@ impl Host for Registered {
     fn withdraw(&self, challenge: &Challenge) {
         self.gateway.challenges.withdraw(challenge);
     }
-}
-
-/// The domains that are served, each with everything right below it.
-pub(super) struct Domains {
-    gateway: Arc<Gateway>,
-    configuration: Configuration,
-}
-
-impl Host for Domains {
-    /// Domains for which no person gave a certificate.
-    fn wanted(&self) -> (u64, Vec<Wanted>) {
-        let snapshot = self.gateway.snapshot.load_full();
-        let wanted = |domain: &String| {
-            let wildcard = format!("*.{domain}");
-            let shown = snapshot.certificates.find(Some(&wildcard));
-            let serves_both = |shown: &Certificate| {
-                let names = shown.names();
-                names.contains(domain) && names.contains(&wildcard)
-            };
-            let current = match shown.map(|shown| (shown.source(), shown)) {
-                None | Some((Source::SelfSigned, _)) => None,
-                Some((Source::Acme, shown)) if serves_both(shown) => Some(current(shown)?),
-                Some((Source::Acme, _)) => None,
-                Some(_) => return None,
-            };
-            Some(Wanted { name: domain.clone(), current })
-        };
-        let domains = self.configuration.domains();
-        (snapshot.generation, domains.iter().filter_map(wanted).collect())
-    }
-
-    async fn changed(&self, since: u64) {
-        self.configuration.generation_other_than(since).await;
-    }
-
-    async fn records(&self) -> Result<Vec<Record>, HostError> {
-        self.configuration.acme_records().await.map_err(failed)
-    }
-
-    async fn save(&self, key: String, record: Option<Zeroizing<Vec<u8>>>) -> Result<(), HostError> {
-        self.configuration.save_acme_record(key, record).await.map_err(failed)
-    }
-
-    async fn install(
-        &self,
-        name: String,
-        chain_pem: String,
-        key_pem: Zeroizing<String>,
-    ) -> Result<(), HostError> {
-        let installed = self.configuration.install_acme_certificate(name, chain_pem, key_pem);
-        installed.await.map_err(failed)
-    }
-
-    /// Nobody looks at anything here but the zone.
-    fn publish(&self, _challenge: &Challenge) {}
-
-    fn withdraw(&self, _challenge: &Challenge) {}
-}
-
-fn current(certificate: &Certificate) -> Option<Current> {
-    let leaf = certificate.certified_key().cert.first()?.clone();
-    let validity =
-        Validity { not_before: certificate.not_before(), not_after: certificate.not_after() };
-    Some(Current { leaf, validity })
 }
 
 fn failed(refusal: Refusal) -> HostError {
