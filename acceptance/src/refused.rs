@@ -12,7 +12,7 @@ pub const USAGE: i32 = 64;
 pub const FAILED: i32 = 1;
 
 /// Options about certificates, the exit code, and what is said.
-const CERTIFICATES: [(&str, i32, &str); 33] = [
+const CERTIFICATES: [(&str, i32, &str); 35] = [
     ("--acme http://ca.example/dir", USAGE, "no ACME directory"),
     ("--acme letsencrypt --acme-challenge dns-02", USAGE, "no challenge that can be answered"),
     ("--acme letsencrypt --acme-key-type dsa", USAGE, "no type of key"),
@@ -71,6 +71,8 @@ const CERTIFICATES: [(&str, i32, &str); 33] = [
         FAILED,
         "there is no certificate",
     ),
+    ("--cert-pem a", FAILED, "1 --cert-pem and 0 --cert-key-pem: each certificate needs its key"),
+    ("--cert-pem=nonsense --cert-key-pem=nonsense", FAILED, "--cert-pem: "),
     ("--storage-key-file a --storage-key b", USAGE, "cannot be used with"),
     ("--storage-key-file-old a", USAGE, "give the new one with --storage-key-file"),
     ("--storage-key-file /nonexistent/key", FAILED, "/nonexistent/key cannot be read"),

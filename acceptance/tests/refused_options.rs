@@ -20,6 +20,7 @@ fn what_contradicts_itself_is_refused() {
                 USAGE,
                 "obtains certificates for --domains, and there is none",
             ),
+            ("--key short", USAGE, "--key"),
             ("--key short --key-file file", USAGE, "cannot be used with"),
             ("--cert a.pem", FAILED, "each certificate needs its key"),
             ("--cert /nonexistent.pem --cert-key b.pem", FAILED, "cannot read /nonexistent.pem"),

@@ -37,9 +37,11 @@ pub struct Pair {
 pub enum FileError {
     /// Certificates and keys are not pairs.
     #[error(
-        "there are {certs} --cert and {keys} --cert-key: each certificate needs its key, in the same order"
+        "there are {certs} --cert{form} and {keys} --cert-key{form}: each certificate needs its key, in the same order"
     )]
     Unpaired {
+        /// What the options' names end with.
+        form: &'static str,
         /// Certificates given.
         certs: usize,
         /// Keys given.
@@ -58,6 +60,12 @@ pub enum FileError {
     Unusable {
         /// The file of the certificate.
         path: PathBuf,
+        /// Why.
+        error: CertificateError,
+    },
+    /// The same of one that is given as it is.
+    #[error("--cert-pem: {error}")]
+    Given {
         /// Why.
         error: CertificateError,
     },
@@ -104,7 +112,8 @@ impl Files {
     /// When certificates and keys are not pairs, or a file cannot be read or used.
     pub fn load(chains: &[PathBuf], keys: &[PathBuf], now: i64) -> Result<Self, FileError> {
         if chains.len() != keys.len() {
-            return Err(FileError::Unpaired { certs: chains.len(), keys: keys.len() });
+            let (certs, keys) = (chains.len(), keys.len());
+            return Err(FileError::Unpaired { form: "", certs, keys });
         }
         let pairs = chains.iter().zip(keys);
         let entry = |(chain, key): (&PathBuf, &PathBuf)| {

@@ -38,6 +38,7 @@ mod keeper;
 mod leftovers;
 pub mod options;
 mod order;
+mod pem;
 mod plan;
 mod policy;
 mod posted;

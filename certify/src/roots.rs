@@ -4,6 +4,8 @@ use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::pem::unfolded;
+
 /// Why roots cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -42,20 +44,11 @@ pub fn roots_from_pem(pem: &str) -> Result<RootCertStore, RootsError> {
     }
 }
 
-/// PEM with line breaks where it needs them, around each section's first and last line. An argument may have lost its own.
-fn unfolded(pem: &str) -> String {
-    pem.replace("-----BEGIN CERTIFICATE-----", "\n-----BEGIN CERTIFICATE-----\n")
-        .replace("-----END CERTIFICATE-----", "\n-----END CERTIFICATE-----\n")
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::time::SystemTime;
-
     use super::*;
-    use crate::self_signed::authority;
 
     #[test]
     fn what_is_no_authority_is_refused() {
@@ -64,17 +57,5 @@ mod tests {
         assert!(matches!(roots_from_pem("ca.pem"), Err(RootsError::None)));
         let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
         assert!(matches!(roots_from_pem(nonsense), Err(RootsError::Root(_))));
-    }
-
-    #[test]
-    fn pem_may_have_lost_its_line_breaks() {
-        let one = authority("one", SystemTime::now()).unwrap().chain_pem;
-        let two = authority("two", SystemTime::now()).unwrap().chain_pem;
-        let both = format!("# a comment\n{one}{two}");
-        for text in [both.clone(), both.replace('\n', " "), format!("{one}{two}").replace('\n', "")]
-        {
-            assert_eq!(roots_from_pem(&text).unwrap().len(), 2, "{text}");
-        }
-        assert!(roots_from_pem(&one[..one.len() / 2]).is_err());
     }
 }

@@ -208,7 +208,7 @@ fn a_start_needs_whole_pairs() {
     };
     assert_eq!(load(&[&chain], &[&key]).unwrap().certificates().len(), 1);
     assert!(load(&[], &[]).unwrap().certificates().is_empty());
-    assert!(matches!(load(&[&chain], &[]), Err(FileError::Unpaired { certs: 1, keys: 0 })));
+    assert!(matches!(load(&[&chain], &[]), Err(FileError::Unpaired { certs: 1, keys: 0, .. })));
     assert!(matches!(load(&[&key], &[&key]), Err(FileError::Unusable { .. })));
     let missing = folder.path().join("missing");
     assert!(matches!(load(&[&missing], &[&key]), Err(FileError::Read { .. })));

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
-use clap::parser::ValueSource;
+use daemon::secrets;
 use tlstunnel::config::offline;
 use tlstunnel::observe::log;
 use tlstunnel::options::{Command, CommandLine, Options, StorageCommand, command};
@@ -16,15 +16,16 @@ use tlstunnel::run::{RunError, Stops, run};
 const FAILED: u8 = 1;
 /// Wrong usage.
 const USAGE: u8 = 64;
+/// Options with a secret that can be given by file as well.
+const SECRETS: [&str; 5] =
+    ["key", "storage_key", "storage_key_old", "dns_hook_auth", "cert_key_pems"];
 
 fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
-    let in_arguments = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let secrets = ["key", "storage_key", "storage_key_old", "dns_hook_auth"];
-    let shown: Vec<&str> = secrets.into_iter().filter(in_arguments).collect();
+    let shown = secrets::shown(&matches, &SECRETS);
     match CommandLine::from_arg_matches(&matches) {
         Err(error) => usage(&error),
         Ok(CommandLine { command: Some(Command::Storage(command)), .. }) => storage(&command),
@@ -40,7 +41,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// `shown` are the options with a secret that other users of this machine can see.
-fn gateway(options: &Options, shown: &[&str]) -> ExitCode {
+fn gateway(options: &Options, shown: &[String]) -> ExitCode {
     let syslog = match log::install(&options.observe, &options.name) {
         Ok(syslog) => syslog,
         Err(error) => {
@@ -48,10 +49,7 @@ fn gateway(options: &Options, shown: &[&str]) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    for id in shown {
-        let option = id.replace('_', "-");
-        tracing::warn!("--{option} shows in process lists: use its file or the environment");
-    }
+    secrets::warn(shown);
     match run(options, Stops::signals(), syslog, |_| {}) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),

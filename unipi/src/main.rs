@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use daemon::secrets;
 use unipi::options::{Options, command};
 use unipi::run::run;
 
@@ -13,11 +14,24 @@ use unipi::run::run;
 const FAILED: u8 = 1;
 /// Wrong usage.
 const USAGE: u8 = 64;
+/// Options with a secret that can be given by file as well.
+const SECRETS: [&str; 8] = [
+    "control_key",
+    "push_token",
+    "hook_secret",
+    "ssh_key",
+    "storage_key",
+    "storage_key_old",
+    "dns_hook_auth",
+    "cert_key_pems",
+];
 
 fn main() -> ExitCode {
-    let parsed = command().try_get_matches().and_then(|found| Options::from_arg_matches(&found));
-    let options = match parsed {
-        Ok(options) => options,
+    let parsed = command().try_get_matches().and_then(|found| {
+        Ok((Options::from_arg_matches(&found)?, secrets::shown(&found, &SECRETS)))
+    });
+    let (options, shown) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Nobody reads: nothing can be said.
             let _ = error.print();
@@ -30,6 +44,7 @@ fn main() -> ExitCode {
         eprintln!("unipi: {error}");
         return ExitCode::from(USAGE);
     }
+    secrets::warn(&shown);
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

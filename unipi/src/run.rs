@@ -24,7 +24,7 @@ use crate::control::{Administration, KeysError};
 use crate::git::{self, Remote, RemoteUrl, SshIdentity};
 use crate::listen::{BindError, Listeners, bind};
 use crate::observe::Metrics;
-use crate::options::{Options, SecretText};
+use crate::options::Options;
 use crate::push::{Token, TokenError};
 use crate::serve::{self, Counters, Secure, Server};
 use crate::site::{BuildOptions, ContentTypes};
@@ -130,6 +130,7 @@ impl RunError {
             Self::Tls(error) => error.is_usage(),
             Self::StorageKey(error) => error.is_usage(),
             Self::RemoteAuthority { .. } => true,
+            Self::ControlKey(_) | Self::NoKeyPlace => true,
             _ => false,
         }
     }
@@ -142,6 +143,7 @@ impl RunError {
 pub fn run(options: &Options) -> Result<(), RunError> {
     options.tls.check(!options.control.control.is_empty())?;
     let defaults = defaults(options)?;
+    let administrator = AdministratorKey::of(options)?;
     // Listeners first: a port that is taken is found out before anything else is touched.
     let listeners = Listeners::open(options)?;
     let control = options.control.control.iter().copied().map(bind).collect::<Result<_, _>>()?;
@@ -164,8 +166,8 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         trusted: options.listen.trust_forwarded.clone(),
         counters: Counters::default(),
     };
-    let port = match (control_key(options)?, storage) {
-        (Some(key), Some(storage)) => Some(control_port(options, key, &sites, storage)?),
+    let port = match (administrator, storage) {
+        (Some(key), Some(storage)) => Some(control_port(options, key.read()?, &sites, storage)?),
         _ => None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -222,7 +224,7 @@ fn site(options: &Options, defaults: &Defaults) -> Result<Option<Config>, RunErr
         None => None,
     };
     let lines = (!publishing.allowed_signer.is_empty())
-        .then(|| SecretText::from(publishing.allowed_signer.join("\n").as_str()));
+        .then(|| certify::options::Secret::from(publishing.allowed_signer.join("\n").as_str()));
     let signers = given("--allowed-signer", &lines, &publishing.allowed_signers)?
         .map(|Given { text, from }| {
             AllowedSigners::parse(&String::from_utf8_lossy(&text))
@@ -311,24 +313,39 @@ fn remote_roots(options: &Options) -> Result<Option<Arc<RootCertStore>>, RunErro
     Ok(Some(Arc::new(roots)))
 }
 
-/// The administrator's key, where there is a control port.
-fn control_key(options: &Options) -> Result<Option<Key>, RunError> {
-    let (control, Some(storage)) = (&options.control, &options.storage.storage) else {
-        return Ok(None);
-    };
-    if control.control.is_empty() {
-        return Ok(None);
+/// Where the administrator's key is.
+enum AdministratorKey {
+    Given(Key),
+    /// Made there if it is missing.
+    File(PathBuf),
+}
+
+impl AdministratorKey {
+    /// What the options say, where there is a control port. Touches nothing.
+    fn of(options: &Options) -> Result<Option<Self>, RunError> {
+        let (control, Some(storage)) = (&options.control, &options.storage.storage) else {
+            return Ok(None);
+        };
+        if control.control.is_empty() {
+            return Ok(None);
+        }
+        if let Some(text) = &control.control_key {
+            return Ok(Some(Self::Given(Key::from_file_text(text.text())?)));
+        }
+        if control.key_file.is_none() && storage.starts_with("/dev") {
+            return Err(RunError::NoKeyPlace);
+        }
+        let mut beside = storage.as_os_str().to_owned();
+        beside.push(".key");
+        Ok(Some(Self::File(control.key_file.clone().unwrap_or_else(|| beside.into()))))
     }
-    if let Some(text) = &control.control_key {
-        return Ok(Some(Key::from_file_text(text.as_str())?));
+
+    fn read(self) -> Result<Key, RunError> {
+        match self {
+            Self::Given(key) => Ok(key),
+            Self::File(path) => Ok(administrator::read_or_make(&path)?),
+        }
     }
-    if control.key_file.is_none() && storage.starts_with("/dev") {
-        return Err(RunError::NoKeyPlace);
-    }
-    let mut beside = storage.as_os_str().to_owned();
-    beside.push(".key");
-    let path = control.key_file.clone().unwrap_or_else(|| beside.into());
-    Ok(Some(administrator::read_or_make(&path)?))
 }
 
 fn control_port(
@@ -428,12 +445,12 @@ struct Given {
 
 fn given(
     option: &str,
-    text: &Option<SecretText>,
+    text: &Option<certify::options::Secret>,
     file: &Option<PathBuf>,
 ) -> Result<Option<Given>, RunError> {
     Ok(match (text, file) {
         (Some(text), _) => Some(Given {
-            text: Zeroizing::new(text.as_str().as_bytes().to_vec()),
+            text: Zeroizing::new(text.text().as_bytes().to_vec()),
             from: option.to_owned(),
         }),
         (None, Some(path)) => Some(Given { text: read(path)?, from: path.display().to_string() }),

@@ -44,6 +44,7 @@ fn what_contradicts_itself_is_refused() {
             ("--remote-ca a --remote-ca-pem b", USAGE, "cannot be used with"),
             ("--remote-ca /nonexistent/ca", FAILED, "/nonexistent/ca"),
             ("--remote-ca-pem nonsense", USAGE, "--remote-ca-pem: there is no certificate"),
+            ("--control 127.0.0.1:0 --control-key short", USAGE, "--control-key: "),
             ("--cert a.pem", FAILED, "each certificate needs its key"),
             ("--no-such-option", USAGE, "--no-such-option"),
         ],

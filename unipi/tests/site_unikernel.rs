@@ -239,12 +239,12 @@ fn mistakes_on_the_command_line_are_told() {
         (&[remote, "--hook-secret=\n"], 1, "--hook-secret: the webhook's secret is empty"),
         (
             &["--storage=/dev/storage", "--control=0.0.0.0:1235"],
-            1,
+            64,
             "no place for a new one next to a device",
         ),
         (
             &["--storage=/dev/storage", "--control=0.0.0.0:1235", "--control-key=short"],
-            1,
+            64,
             "--control-key",
         ),
     ] {

@@ -1,8 +1,6 @@
 //! Secrets among options: by value, where there are no files, and never in what is logged.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
@@ -17,11 +15,9 @@ impl Secret {
     }
 }
 
-impl FromStr for Secret {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.to_owned().into()))
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned().into())
     }
 }
 

@@ -28,6 +28,17 @@ pub enum KeyError {
     NoPlace,
 }
 
+impl KeyError {
+    /// Whether only other options can help: wrong usage, for an exit code.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::NoPlace => true,
+            Self::Unusable { from, .. } => from == OPTION,
+            Self::Administrator(_) => false,
+        }
+    }
+}
+
 /// What comes of `--key`, `--key-file` and `--control-v1`.
 pub(super) struct AdministratorKeys {
     /// For v2; none when the key given is one that only v1 can use.
@@ -43,7 +54,7 @@ pub(super) struct AdministratorKeys {
 pub(super) fn administrator(options: &Options) -> Result<AdministratorKeys, KeyError> {
     let with_v1 = options.control.control_v1;
     let (text, from) = match (&options.control.key, options.key_path()) {
-        (Some(key), _) => (Zeroizing::new(key.text().to_owned()), "--key".to_owned()),
+        (Some(key), _) => (Zeroizing::new(key.text().to_owned()), OPTION.to_owned()),
         (None, Some(path)) => {
             (administrator::read_or_make_text(&path)?, path.display().to_string())
         }
@@ -76,6 +87,9 @@ fn v1_text(text: &str) -> &str {
     line.split_once(':').map_or(line, |(_, secret)| secret.trim())
 }
 
+/// A key that is given as it is.
+const OPTION: &str = "--key";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +121,7 @@ mod tests {
     #[test]
     fn a_short_key_is_refused_unless_only_v1_uses_it() {
         let mut options = Options::defaults();
-        options.control.key = Some("short".parse().unwrap());
+        options.control.key = Some("short".into());
         assert!(matches!(administrator(&options), Err(KeyError::Unusable { .. })));
         options.control.control_v1 = true;
         let keys = administrator(&options).unwrap();

@@ -81,6 +81,7 @@ impl RunError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::NoDomain => true,
+            Self::Key(error) => error.is_usage(),
             Self::Acme(error) => error.is_usage(),
             Self::Open(OpenError::StorageKey(error)) => error.is_usage(),
             _ => false,
@@ -112,11 +113,13 @@ pub fn run(
     let listeners = Listeners::open(&options.listen)?;
     let dns = listeners::dns(&options.acme.dns.acme_dns_listen, options.listen.reuse_port)?;
     let keys = key::administrator(options)?;
-    let files = options.certificates.files.load(certify::system_clock()())?;
+    let now = certify::system_clock()();
+    let files = options.certificates.files.load(now)?;
+    let given = options.certificates.files.given(now)?.into_iter().map(Arc::new);
     let start = Start {
         name: options.name.clone(),
         administrator: keys.key,
-        certificates: files.certificates(),
+        certificates: files.certificates().into_iter().chain(given).collect(),
         self_signed: options.certificates.self_signed,
         storage_keys: options.storage.vault.keys().map_err(OpenError::from)?,
     };

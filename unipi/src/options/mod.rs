@@ -24,7 +24,6 @@ pub use publishing::{ControlOptions, PublishingOptions};
 pub use repository::{AccessOptions, RefreshOptions};
 pub use site::{SiteOptions, StorageOptions};
 pub use tls::TlsOptions;
-pub use values::SecretText;
 
 use crate::git::Remote;
 use values::{name_server, remote};
@@ -156,7 +155,7 @@ mod tests {
         let storage = ["--storage", "/dev/storage", "--storage-key", "very-secret"];
         let all = [&given[..], &control, &storage].concat();
         let options = parse(&all).unwrap();
-        assert_eq!(options.refresh.hook_secret.as_ref().unwrap().as_str(), "very-secret");
+        assert_eq!(options.refresh.hook_secret.as_ref().unwrap().text(), "very-secret");
         assert!(!format!("{options:?}").contains("very-secret"));
         for option in ["--hook-secret", "--push-token", "--control-key", "--storage-key"] {
             let file = match option {

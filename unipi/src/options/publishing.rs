@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use certify::options::Secret;
 use clap::Args;
 
-use super::values::{SecretText, duration, url_path};
+use super::values::{duration, url_path};
 
 /// Who may publish besides the remote, and whose commits go live.
 #[derive(Clone, Debug, Args)]
@@ -24,7 +25,7 @@ pub struct PublishingOptions {
         value_name = "TOKEN",
         conflicts_with = "push_token_file"
     )]
-    pub push_token: Option<SecretText>,
+    pub push_token: Option<Secret>,
 
     /// The path of the repository that is pushed to
     #[arg(long, env = "UNIPI_PUSH", default_value = "/site.git", value_name = "PATH", value_parser = url_path)]
@@ -80,7 +81,7 @@ pub struct ControlOptions {
         requires = "control",
         conflicts_with = "key_file"
     )]
-    pub control_key: Option<SecretText>,
+    pub control_key: Option<Secret>,
 
     /// Control connections at the same time
     #[arg(long, env = "UNIPI_CONTROL_CONNECTIONS", default_value_t = 64, value_name = "N",

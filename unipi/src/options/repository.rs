@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use certify::options::Secret;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::values::{SecretText, authenticator, url_path};
+use super::values::{authenticator, url_path};
 use crate::git::HostKeyPin;
 
 /// How the repository lets us in.
@@ -72,7 +73,7 @@ pub struct RefreshOptions {
         value_name = "TEXT",
         conflicts_with = "hook_secret_file"
     )]
-    pub hook_secret: Option<SecretText>,
+    pub hook_secret: Option<Secret>,
 
     /// Refreshes on any GET or POST of the hook's path, unsigned, as the original did
     #[arg(long, env = "UNIPI_HOOK_OPEN", conflicts_with_all = ["hook_secret_file", "hook_secret"],

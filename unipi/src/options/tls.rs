@@ -95,6 +95,6 @@ impl TlsOptions {
     }
 
     fn has_own(&self) -> bool {
-        !self.files.certs.is_empty() || self.self_signed
+        !self.files.is_empty() || self.self_signed
     }
 }

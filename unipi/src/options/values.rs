@@ -1,38 +1,13 @@
 //! From the text of an option to its value.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::HeaderValue;
 use ipnet::IpNet;
-use zeroize::Zeroizing;
 
 use crate::git::{FetchError, HostKeyPin, Remote};
 use crate::site::SitePath;
-
-/// A secret that is given as it is, for where there are no files. Debug output does not show it.
-#[derive(Clone)]
-pub struct SecretText(Zeroizing<String>);
-
-impl SecretText {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for SecretText {
-    fn from(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("..")
-    }
-}
 
 pub(super) fn remote(text: &str) -> Result<Remote, FetchError> {
     Remote::parse(text)

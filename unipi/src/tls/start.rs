@@ -178,8 +178,10 @@ impl Start {
         }
         let tls = Arc::new(Tls::new()?);
         let names = Names::new(options.hostname.iter().cloned());
-        let files = options.files.load(certify::system_clock()())?;
+        let now = certify::system_clock()();
+        let files = options.files.load(now)?;
         files.certificates().into_iter().for_each(|certificate| tls.show(certificate));
+        options.files.given(now)?.into_iter().for_each(|certificate| tls.show(certificate));
         if options.self_signed {
             tls.show(for_development(options)?);
         }
