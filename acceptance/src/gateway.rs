@@ -1,6 +1,6 @@
 //! A running gateway of a test's own: temporary folder, free ports, development certificate.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -10,7 +10,8 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-use crate::peer::{Process, run};
+use crate::guest_options::{GuestOptions, administrator_key};
+use crate::peer::{Process, read_ready_file, run};
 use crate::programs::program;
 use crate::unikernel::{Networks, Way, addresses, way};
 
@@ -19,6 +20,8 @@ pub const DOMAIN: &str = "apps.localhost";
 
 /// How long a control command may take before the harness calls it hung.
 const CTL_LIMIT: Duration = Duration::from_secs(30);
+/// How long one attempt may take to reach a unikernel that is just starting.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// A gateway process with its folder. Dropping it kills the process with SIGKILL.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct Gateway {
     folder: TempDir,
     arguments: Vec<String>,
     process: Option<Process>,
+    /// Where the log of this process begins.
+    log_begin: usize,
     /// Where the gateway is a unikernel.
     networks: Option<Networks>,
     /// The tender's options for a unikernel whose clients' network gives it its addresses.
@@ -88,6 +93,7 @@ impl Gateway {
             folder,
             arguments: options.iter().map(|&o| o.to_owned()).collect(),
             process: None,
+            log_begin: 0,
             networks,
             automatic: None,
             https: nowhere,
@@ -104,15 +110,46 @@ impl Gateway {
     /// # Panics
     /// If it does not come up.
     pub fn spawn(&mut self) {
+        let is_first = !self.key_file().exists();
+        self.begin();
+        match way() {
+            Way::Host => self.read_addresses(),
+            _ => self.wait_for_unikernel(is_first),
+        }
+    }
+
+    /// The same, without waiting for it to come up.
+    pub fn begin(&mut self) {
+        let arguments = self.arguments.clone();
+        let mut command = self.command(&arguments);
+        self.log_begin = self.log().len();
+        self.process = Some(Process::start(&mut command, &self.path("log")));
+    }
+
+    /// Whether the process that was started last has come so far that it serves, by its own words.
+    pub fn has_served(&self) -> bool {
+        self.log()[self.log_begin..].contains(" serving ")
+    }
+
+    /// Runs it, on the same storage, with these options in the place of its own until it ends by itself.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn run_to_end(&mut self, options: &[&str]) -> Output {
+        let arguments: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        run(&mut self.command(&arguments), b"", CTL_LIMIT)
+    }
+
+    fn command(&mut self, arguments: &[String]) -> Command {
         if way() != Way::Host {
-            return self.spawn_unikernel();
+            return self.unikernel(arguments);
         }
         let ready = self.path("ready.json");
         let _ = std::fs::remove_file(&ready);
         let mut command = Command::new(program("tlstunnel"));
         command
             .arg("--storage")
-            .arg(self.path("gateway.img"))
+            .arg(self.storage())
             .arg("--key-file")
             .arg(self.key_file())
             .arg("--ready-file")
@@ -122,22 +159,14 @@ impl Gateway {
             .args(["--listen-http", &self.http.to_string()])
             .args(["--control", &self.control.to_string()])
             .args(["--metrics", &self.metrics.to_string()])
-            .args(&self.arguments);
-        self.process = Some(Process::start(&mut command, &self.path("log")));
-        let end = std::time::Instant::now() + Duration::from_secs(30);
-        let bound = loop {
-            let text = std::fs::read_to_string(&ready).unwrap_or_default();
-            if let Ok(bound) = serde_json::from_str::<serde_json::Value>(&text) {
-                break bound;
-            }
-            let ended = self.process.as_mut().expect("started").0.try_wait().expect("status");
-            assert!(
-                ended.is_none() && std::time::Instant::now() < end,
-                "the gateway did not come up ({ended:?}):\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        };
+            .args(arguments);
+        command
+    }
+
+    fn read_addresses(&mut self) {
+        let (ready, log) = (self.path("ready.json"), self.path("log"));
+        let process = self.process.as_mut().expect("started");
+        let bound = process.wait_until_up(&log, || read_ready_file(&ready));
         let address = |kind: &str| {
             bound[kind][0]
                 .as_str()
@@ -151,9 +180,9 @@ impl Gateway {
         self.dns = bound["dns"][0].as_str().and_then(|address| address.parse().ok());
     }
 
-    /// The same as a unikernel. There are no files in it: the key is an argument, and the certificate comes from a CA of
-    /// the harness, by the control tool. Where an authority is to give others, it is a development certificate.
-    fn spawn_unikernel(&mut self) {
+    /// The same as a unikernel. There are no files in it: what they hold are arguments, and the certificate comes from a
+    /// CA of the harness, by the control tool. Where an authority is to give others, it is a development certificate.
+    fn unikernel(&mut self, arguments: &[String]) -> Command {
         let networks = *self.networks.get_or_insert_with(Networks::make);
         [self.https, self.http, self.control, self.metrics] = addresses(&networks);
         let (service, private) = (networks.service_v6(), networks.private_v6());
@@ -163,43 +192,49 @@ impl Gateway {
             (service, self.http.port()).into(),
             control_v6,
         ]);
-        let first = !self.key_file().exists();
-        if first {
-            let mut command = Command::new(program("tlstunnel-ctl"));
-            command.args(["key", "generate", "--out"]).arg(self.key_file());
-            assert!(run(&mut command, b"", CTL_LIMIT).status.success(), "a new key");
+        let mut told = GuestOptions::new(self.folder());
+        told.add_secret("--key", &administrator_key(&self.key_file()));
+        let mut rest = arguments.iter().map(String::as_str);
+        while let Some(option) = rest.next() {
+            told.add(option, &mut rest);
         }
-        let key = std::fs::read_to_string(self.key_file()).expect("key file");
-        let obtains = |option: &String| ["--acme", "--dns-server"].contains(&option.as_str());
-        let obtains = self.arguments.iter().any(obtains);
+        told.make_storage(&self.storage());
+        let secrets = told.secrets();
         let mut command = match &self.automatic {
-            None => networks.command(&self.storage()),
+            None => {
+                let mut command = networks.tender(&self.storage(), &[secrets]);
+                command.args(networks.address_options());
+                command
+            }
             Some(options) => {
-                let mut command = networks.tender(&self.storage(), options);
+                let options = [options.as_slice(), &[secrets]].concat();
+                let mut command = networks.tender(&self.storage(), &options);
                 command.args(networks.private_options());
                 command
             }
         };
         command
-            .args(["--storage", "/dev/storage", "--domains", DOMAIN, "--key", key.trim()])
+            .args(["--storage", "/dev/storage", "--domains", DOMAIN])
             .args(["--control", &self.control.to_string(), "--control", &control_v6.to_string()])
             .args(["--metrics", &self.metrics.to_string()])
-            .args(Some("--self-signed").filter(|_| obtains))
-            .args(&self.arguments);
+            .args(Some("--self-signed").filter(|_| self.obtains()))
+            .args(told.arguments());
+        command
+    }
+
+    /// Whether certificates come from an authority, and not from the harness.
+    fn obtains(&self) -> bool {
+        let obtains = |option: &String| ["--acme", "--dns-server"].contains(&option.as_str());
+        self.arguments.iter().any(obtains)
+    }
+
+    fn wait_for_unikernel(&mut self, is_first: bool) {
         let listen = self.arguments.iter().position(|option| option == "--acme-dns-listen");
         self.dns = listen.and_then(|place| self.arguments[place + 1].parse().ok());
-        self.process = Some(Process::start(&mut command, &self.path("log")));
-        let end = std::time::Instant::now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect_timeout(&self.control, Duration::from_secs(1)).is_err() {
-            let ended = self.process.as_mut().expect("started").0.try_wait().expect("status");
-            assert!(
-                ended.is_none() && std::time::Instant::now() < end,
-                "the unikernel did not come up ({ended:?}):\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if first && !obtains {
+        let (log, control) = (self.path("log"), self.control);
+        let process = self.process.as_mut().expect("started");
+        process.wait_until_up(&log, || TcpStream::connect_timeout(&control, CONNECT_LIMIT).ok());
+        if is_first && !self.obtains() {
             let [ca, chain, private] =
                 [self.ca_file(), self.path("wildcard.pem"), self.path("wildcard.key")];
             wildcard(&ca, &chain, &private);
@@ -274,11 +309,7 @@ impl Gateway {
     /// # Panics
     /// If it runs no more.
     pub fn stop(&mut self, signal: &str) -> Option<i32> {
-        let mut process = self.process.take().expect("running");
-        let _ = Command::new("kill")
-            .args([&format!("-{signal}"), &process.0.id().to_string()])
-            .status();
-        process.0.wait().expect("status").code()
+        self.process.take().expect("running").stop(signal)
     }
 
     /// The process id.

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod acme_dns;
 pub mod backend;
 pub mod browser;
 pub mod client;
 pub mod dns_hook;
 pub mod gateway;
+pub mod guest_options;
 pub mod name_server;
 pub mod pebble;
 pub mod peer;

@@ -212,6 +212,20 @@ impl NameServer {
         dig(self.setup.address, &["+short", name, kind]).lines().map(str::to_owned).collect()
     }
 
+    /// Changes records by `lines` as `nsupdate` takes them, signed with the first key.
+    ///
+    /// # Panics
+    /// If the server does not take them.
+    pub fn update(&self, lines: &str) {
+        let address = self.setup.address;
+        let script = format!("server {} {}\n{lines}send\n", address.ip(), address.port());
+        let (name, algorithm) = self.setup.keys.first().expect("a key");
+        let mut command = Command::new("nsupdate");
+        command.args(["-v", "-y", &format!("{algorithm}:{name}:{}", self.setup.secret)]);
+        let output = run(&mut command, script.as_bytes(), Duration::from_secs(20));
+        assert!(output.status.success(), "nsupdate: {output:?}\n{}", self.log());
+    }
+
     /// Waits until an answer is as wanted.
     ///
     /// # Panics
@@ -368,4 +382,24 @@ pub fn free_port(ip: IpAddr) -> SocketAddr {
         found.is_some()
     });
     found.expect("found")
+}
+
+/// Whether the program under test may open port 53 there; where tests must not be skipped it is said aloud.
+///
+/// # Panics
+/// If it may not, and `REQUIRE_PEERS=1` is set.
+pub fn port_53_is_ours(address: IpAddr) -> bool {
+    if way() != Way::Host {
+        // The guest's own.
+        return true;
+    }
+    let bound = UdpSocket::bind((address, 53));
+    if let Err(error) = &bound {
+        assert!(
+            std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"),
+            "port 53 cannot be opened: {error}; this test needs root"
+        );
+        println!("SKIPPED: port 53 cannot be opened: {error}; this test needs root");
+    }
+    bound.is_ok()
 }

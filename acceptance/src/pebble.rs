@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::client;
 use crate::peer::{Process, available, eventually, run};
-use crate::unikernel::{Way, backend_address, way};
+use crate::unikernel::backend_address;
 
 /// What the door does with requests.
 #[derive(Clone, Debug, Default)]
@@ -159,21 +159,13 @@ impl Pebble {
         format!("{}?again", self.directory())
     }
 
-    /// What a gateway is told, so that it asks this authority. Where there are no files, the certificate itself.
+    /// What a gateway is told, so that it asks this authority.
     ///
     /// # Panics
-    /// If the certificate cannot be read.
+    /// If the folder's name is no text.
     pub fn options(&self) -> Vec<String> {
-        let directory = ["--acme".to_owned(), self.directory()];
-        let file = self.ca_file();
-        let trust = match way() {
-            Way::Host => vec!["--acme-ca".to_owned(), file.to_str().expect("UTF-8").to_owned()],
-            _ => {
-                let pem = std::fs::read_to_string(file).expect("written");
-                vec![format!("--acme-ca-pem={}", pem.replace('\n', " "))]
-            }
-        };
-        directory.into_iter().chain(trust).collect()
+        let ca_file = self.ca_file().to_str().expect("UTF-8").to_owned();
+        vec!["--acme".to_owned(), self.directory(), "--acme-ca".to_owned(), ca_file]
     }
 
     /// What the directory's own certificate is verified with.

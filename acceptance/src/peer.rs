@@ -44,6 +44,41 @@ impl Process {
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
         Self(command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}")))
     }
+
+    /// Waits until the program that was just started is up: `look` finds what shows it.
+    ///
+    /// # Panics
+    /// If it ends, or is not up within 30 seconds; `log` is in the message.
+    pub fn wait_until_up<T>(&mut self, log: &Path, mut look: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            let ended = self.0.try_wait().expect("status");
+            if ended.is_some() || Instant::now() > end {
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                panic!("it did not come up ({ended:?}):\n{log}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends `signal` (such as `TERM`) and waits for the end; gives the exit code.
+    ///
+    /// # Panics
+    /// If there is no program `kill`.
+    pub fn stop(mut self, signal: &str) -> Option<i32> {
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{signal}"), &self.0.id().to_string()]);
+        assert!(kill.status().expect("kill starts").success(), "{kill:?}");
+        self.0.wait().expect("status").code()
+    }
+}
+
+/// What a program has written to its ready file; none yet, if it has not.
+pub fn read_ready_file(path: &Path) -> Option<serde_json::Value> {
+    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
 
 impl Drop for Process {

@@ -8,17 +8,21 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-/// The programs that are tested, and the rooms that these are made of.
-const PROGRAMS: [&str; 2] = ["tlstunnel", "tlstunnel-ctl"];
-const SOURCES: [&str; 8] = [
-    "tlstunnel/src",
-    "tools/ctl/src",
-    "blockdev/src",
-    "certify/src",
-    "config-proto/src",
-    "control-port/src",
-    "daemon/src",
-    "proxy-protocol/src",
+/// The programs that are tested, and the rooms that each is made of.
+const PROGRAMS: [(&str, &[&str]); 2] = [
+    (
+        "tlstunnel",
+        &[
+            "tlstunnel/src",
+            "blockdev/src",
+            "certify/src",
+            "config-proto/src",
+            "control-port/src",
+            "daemon/src",
+            "proxy-protocol/src",
+        ],
+    ),
+    ("tlstunnel-ctl", &["tools/ctl/src", "config-proto/src"]),
 ];
 
 /// The path of the workspace program `name`.
@@ -40,9 +44,11 @@ pub fn folder() -> &'static Path {
         let own = std::env::current_exe().expect("the test's own file");
         let folder = own.parent().and_then(Path::parent).expect("target/PROFILE").to_owned();
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let newest = SOURCES.iter().filter_map(|room| newest_change(&workspace.join(room))).max();
-        let fresh = PROGRAMS.iter().all(|name| changed(&folder.join(name)) >= newest);
-        if !fresh {
+        let is_fresh = |(name, rooms): &(&str, &[&str])| {
+            let newest = rooms.iter().filter_map(|room| newest_change(&workspace.join(room))).max();
+            changed(&folder.join(name)) >= newest
+        };
+        if !PROGRAMS.iter().all(is_fresh) {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let mut build = Command::new(cargo);
             build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(&workspace);

@@ -18,8 +18,10 @@ use hvt_image::project::{Project, Wanted};
 
 use crate::programs::folder;
 
-/// The size of a block device, unless the test has made it.
-const STORAGE: u64 = 64 << 20;
+/// The size of a gateway's block device, unless the test has made it.
+const GATEWAY_STORAGE: u64 = 64 << 20;
+/// The same of a site server.
+const SITES_STORAGE: u64 = 1 << 30;
 /// Memory of a gateway, in MiB.
 const GATEWAY_MEMORY: u32 = 256;
 /// Memory of a site server, in MiB: `hvt`'s default.
@@ -267,20 +269,18 @@ impl Networks {
     /// If the storage or the image cannot be made.
     pub fn command(&self, storage: &Path) -> Command {
         let mut command = self.tender(storage, &[] as &[&str]);
-        match self.has_private {
-            true => command
-                .arg(format!("--ipv4={}/24", self.service()))
-                .arg(format!("--ipv6={}/64", self.service_v6()))
-                .args(self.private_options()),
-            false => command.args(self.only_options()),
-        };
+        command.args(self.address_options());
         command
     }
 
-    /// The options for the network of a unikernel that has no other.
-    pub fn only_options(&self) -> [String; 2] {
-        let gateway = format!("--ipv4-gateway=10.70.{}.1", self.number);
-        [format!("--ipv4={}/24", self.service()), gateway]
+    /// The options for all addresses.
+    pub fn address_options(&self) -> Vec<String> {
+        let v4 = format!("--ipv4={}/24", self.service());
+        if !self.has_private {
+            return vec![v4, format!("--ipv4-gateway=10.70.{}.1", self.number)];
+        }
+        let v6 = format!("--ipv6={}/64", self.service_v6());
+        [v4, v6].into_iter().chain(self.private_options()).collect()
     }
 
     /// The options for the private network.
@@ -298,13 +298,13 @@ impl Networks {
     /// # Panics
     /// If the storage or the image cannot be made.
     pub fn tender(&self, storage: &Path, options: &[impl AsRef<OsStr>]) -> Command {
-        if !storage.exists() {
-            File::create(storage).expect("storage").set_len(STORAGE).expect("room");
-        }
-        let (image, memory) = match self.has_private {
-            true => (image_once("tlstunnel"), GATEWAY_MEMORY),
-            false => (image_once("unipi"), SITES_MEMORY),
+        let (image, memory, size) = match self.has_private {
+            true => (image_once("tlstunnel"), GATEWAY_MEMORY, GATEWAY_STORAGE),
+            false => (image_once("unipi"), SITES_MEMORY, SITES_STORAGE),
         };
+        if !storage.exists() {
+            File::create(storage).expect("storage").set_len(size).expect("room");
+        }
         let mut command = Command::new(hvt());
         command.args([&format!("--mem={memory}"), "--stats"]);
         if way() == Way::HvtProcess {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::name_server::{NameServer, SECRET, dig};
+use crate::name_server::{NameServer, dig};
 use crate::peer::{available, run};
 
 /// An authority with an intermediate, and its files.
@@ -123,20 +123,11 @@ impl ZoneSigner {
     /// # Panics
     /// If the server does not take them.
     pub fn put(&self, server: &NameServer, host: &str, records: &[(u8, u8, Vec<u8>)]) {
-        let address = server.address();
-        let mut script = format!("server {} {}\n", address.ip(), address.port());
-        for (usage, selector, der) in records {
+        let lines = records.iter().map(|(usage, selector, der)| {
             let digits: String = der.iter().map(|byte| format!("{byte:02x}")).collect();
-            script +=
-                &format!("update add {} 3600 TLSA {usage} {selector} 0 {digits}\n", place(host));
-        }
-        script += "send\n";
-        let key = server.key();
-        let name = key.split(':').next().expect("a name");
-        let mut command = Command::new("nsupdate");
-        command.args(["-v", "-y", &format!("hmac-sha256:{name}:{SECRET}")]);
-        let output = run(&mut command, script.as_bytes(), Duration::from_secs(20));
-        assert!(output.status.success(), "nsupdate: {output:?}\n{}", server.log());
+            format!("update add {} 3600 TLSA {usage} {selector} 0 {digits}\n", place(host))
+        });
+        server.update(&lines.collect::<String>());
     }
 
     /// Answers the request that stands there, as the helper does.

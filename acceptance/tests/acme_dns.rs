@@ -4,10 +4,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use acceptance::acme_dns::AcmeDns;
 use acceptance::backend::Backend;
 use acceptance::dns_hook::DnsHook;
 use acceptance::gateway::DOMAIN;
-use acceptance::name_server::{Kind, NameServer, Policy, SECRET, Setup, Zone, free_port};
+use acceptance::name_server::{
+    Kind, NameServer, Policy, SECRET, Setup, Zone, free_port, port_53_is_ours,
+};
 use acceptance::pebble::{Door, Exchange, Pebble};
 use acceptance::peer::eventually;
 use acceptance::unikernel::{Networks, Way, backend_address, peer_address, way};
@@ -229,23 +232,6 @@ fn kill_at_every_request(kind: Kind) {
     }
 }
 
-/// Whether port 53 may be opened here; where tests must not be skipped it is said aloud.
-fn port_53_is_ours(address: IpAddr) -> bool {
-    if way() != Way::Host {
-        // The gateway's own.
-        return true;
-    }
-    let bound = std::net::UdpSocket::bind((address, 53));
-    if let Err(error) = &bound {
-        assert!(
-            std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"),
-            "port 53 cannot be opened: {error}; this test needs root"
-        );
-        println!("SKIPPED: port 53 cannot be opened: {error}; this test needs root");
-    }
-    bound.is_ok()
-}
-
 /// The gateway answers for delegated zones: BIND follows the delegation, and pebble asks BIND.
 #[test]
 fn a_wildcard_needs_no_key_where_the_challenge_is_delegated() {
@@ -330,6 +316,56 @@ fn a_webhook_makes_the_records() {
             && asked.iter().all(|asked| asked.authorization.as_deref() == Some("Bearer 4711"))
     });
     assert!(!world.gateway.log().contains("4711"), "the secret is in no log");
+}
+
+/// A real acme-dns holds the record (`ACME_DNS`); that of `unipi/tests/tls_dns.rs` is played.
+#[test]
+fn an_acme_dns_server_holds_the_record() {
+    let Some(program) = AcmeDns::program() else { return };
+    let own = IpAddr::from(peer_address(4));
+    if !Pebble::available() || !ZoneSigner::available() || !Kind::Bind.available() {
+        return;
+    }
+    let held = "held.elsewhere.test";
+    let address = free_port(backend_address());
+    let mut other = Zone::new("elsewhere.test", address.ip(), Policy::Closed);
+    other.records = format!("held NS held\nheld A {own}\n");
+    let zone = Zone::new(DOMAIN, address.ip(), Policy::All);
+    let mut setup = Setup::new(Kind::Bind, address).with(zone).with(other);
+    setup.recursion = true;
+    let server = setup.start();
+    let acme_dns = AcmeDns::start(program, held, own);
+
+    let (url, resolver, wildcard) = (acme_dns.url(), address.to_string(), format!("*.{DOMAIN}"));
+    let options = ["--dns-hook-acme-dns", &url, "--name-server", &resolver];
+    let mut world = World::start(address, &[&options[..], &["--acme-domain", &wildcard]].concat());
+    world.add("blog", &[]);
+    // The record that a person is to make is in status.
+    let missing = || {
+        let problems = world.problems();
+        let (_, said) = problems.split_once("this record is missing in DNS: ")?;
+        let (record, _) = said.split_once(&format!(".{held}."))?;
+        Some(format!("{record}.{held}."))
+    };
+    eventually("the missing record is in status", || missing().is_some());
+    let record = missing().unwrap();
+    assert!(record.starts_with(&format!("{CHALLENGE}. CNAME ")), "{record}");
+    server.update(&format!("update add {}\n", record.replace(" CNAME", " 60 CNAME")));
+    world.gateway.ctl(&["cert", "renew", &wildcard]);
+    world.wait_for("blog");
+    assert!(world.names("blog").contains(&wildcard));
+    assert_eq!(world.orders(), 1, "the one from before is gone on with");
+
+    // The account is kept: no other is made for the next certificate.
+    world.gateway.kill();
+    world.gateway.spawn();
+    assert!(world.served("blog"));
+    let certificate = || world.gateway.ctl(&["--json", "show", "blog"]);
+    let first = certificate();
+    world.gateway.ctl(&["cert", "renew", &wildcard]);
+    eventually("another certificate is in use", || certificate() != first);
+    assert_eq!(world.orders(), 1);
+    assert!(!world.problems().contains("missing in DNS"), "{}", acme_dns.log());
 }
 
 /// The original's way: no directory of an authority, only a zone, and somebody elsewhere who signs what stands there.

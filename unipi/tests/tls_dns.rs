@@ -4,20 +4,21 @@
 
 mod site_support;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use acceptance::dns_hook::{DnsHook, manage};
-use acceptance::name_server::{Kind, NameServer, Policy, SECRET, Setup, Zone, free_port};
+use acceptance::name_server::{
+    Kind, NameServer, Policy, SECRET, Setup, Zone, free_port, port_53_is_ours,
+};
 use acceptance::pebble::Pebble;
-use acceptance::unikernel::peer_address;
+use acceptance::unikernel::{Networks, Way, backend_address, peer_address, way};
 use acceptance::zone_signer::ZoneSigner;
 use serde_json::json;
 use site_support::{Forge, Unipi, available, curl, eventually};
 
 const DOMAIN: &str = "sites.test";
 const CHALLENGE: &str = "_acme-challenge.sites.test";
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 struct World {
     forge: Forge,
@@ -29,13 +30,18 @@ struct World {
 impl World {
     /// A site that answers dns-01 with these options.
     fn start(pebble: Pebble, options: &[&str]) -> Self {
+        Self::start_on(None, pebble, options)
+    }
+
+    /// The same on networks that were made before.
+    fn start_on(networks: Option<Networks>, pebble: Pebble, options: &[&str]) -> Self {
         let own = pebble.options();
         let fixed = ["--listen-https", "127.0.0.1:0", "--storage", "site.img"];
         let challenge = ["--acme-challenge", "dns-01"];
         let all = fixed.iter().chain(&challenge).chain(options).map(|&option| option.to_owned());
         let options: Vec<String> = all.chain(own).collect();
         let forge = forge();
-        let unipi = Unipi::start(&forge.remote(), &borrowed(&options));
+        let unipi = Unipi::start_on(networks, &forge.remote(), &borrowed(&options));
         Self { forge, unipi, pebble, options }
     }
 
@@ -73,7 +79,8 @@ fn authority(name_server: Option<SocketAddr>) -> Pebble {
     if let Some(name_server) = name_server {
         pebble.ask_name_server(name_server);
     }
-    pebble.serve((LOOPBACK, 80).into(), (LOOPBACK, 443).into(), 10);
+    let nobody = backend_address();
+    pebble.serve((nobody, 80).into(), (nobody, 443).into(), 10);
     pebble
 }
 
@@ -122,7 +129,7 @@ fn single_names_and_a_wildcard_by_dns_update() {
         if !peers(&[kind]) {
             continue;
         }
-        let address = free_port(LOOPBACK);
+        let address = free_port(backend_address());
         let zone = Zone::new(DOMAIN, address.ip(), Policy::Txt);
         let server = Setup::new(kind, address).with(zone).start();
         let update = updating(&server);
@@ -150,7 +157,7 @@ fn a_cname_that_another_server_holds_is_followed() {
     if !peers(&[Kind::Bind, Kind::Knot]) {
         return;
     }
-    let others = free_port(LOOPBACK);
+    let others = free_port(backend_address());
     let own = SocketAddr::new(peer_address(2).into(), others.port());
     let mut zone = Zone::new("acme.test", own.ip(), Policy::Txt);
     zone.servers.push(("ns2.acme.test".to_owned(), others.ip()));
@@ -176,16 +183,12 @@ fn a_cname_that_another_server_holds_is_followed() {
 
 #[test]
 fn a_delegated_zone_is_answered_for() {
-    let own = peer_address(3);
-    if !peers(&[Kind::Bind]) {
+    let networks = (way() != Way::Host).then(Networks::make_service);
+    let own = networks.map_or_else(|| peer_address(3).into(), |networks| networks.service());
+    if !peers(&[Kind::Bind]) || !port_53_is_ours(own) {
         return;
     }
-    if let Err(error) = UdpSocket::bind((own, 53)) {
-        assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"), "port 53: {error}");
-        println!("SKIPPED: port 53 cannot be opened: {error}; this test needs root");
-        return;
-    }
-    let address = free_port(LOOPBACK);
+    let address = free_port(backend_address());
     let mut parent = Zone::new(DOMAIN, address.ip(), Policy::Closed);
     parent.records = format!("_acme-challenge NS unipi\nunipi A {own}\n");
     let mut setup = Setup::new(Kind::Bind, address).with(parent);
@@ -197,7 +200,7 @@ fn a_delegated_zone_is_answered_for() {
         &["--acme-dns-name-server", "unipi.sites.test", "--name-server", &resolver],
         &["--acme-domain", "*.sites.test", "--hostname", "sites.test"],
     ];
-    let mut world = World::start(authority(Some(address)), &options.concat());
+    let mut world = World::start_on(networks, authority(Some(address)), &options.concat());
     assert!(world.wait_for("one.sites.test").contains("DNS:*.sites.test"));
     world.wait_for("sites.test");
     assert_eq!(world.orders(), 2);
@@ -259,7 +262,7 @@ fn a_certificate_through_dns_without_an_authority() {
     if !available(&["git", "curl"]) || !ZoneSigner::available() || !Kind::Bind.available() {
         return;
     }
-    let address = free_port(LOOPBACK);
+    let address = free_port(backend_address());
     let zone = Zone::new(DOMAIN, address.ip(), Policy::All);
     let mut setup = Setup::new(Kind::Bind, address).with(zone);
     setup.keys = vec![(format!("unipi._update.{DOMAIN}"), "hmac-sha256".to_owned())];

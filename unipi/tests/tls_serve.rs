@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use acceptance::pebble::{Door, Pebble};
+use acceptance::unikernel::{Way, client_network, way};
 use site_support::{Forge, Process, Unipi, available, curl, eventually, get};
 
 const NAME: &str = "site.example.org";
@@ -78,7 +79,7 @@ fn https_with_h2_and_the_redirect_to_it() {
         &forge,
         &["--self-signed", "--hostname", NAME, "--self-signed-ca", "ca.pem", "--hsts", "1d"],
     );
-    let ca = unipi.path("ca.pem");
+    let ca = unipi.development_ca(NAME);
     eventually("the site is there", || unipi.get_secure(&ca, NAME, "/", &[]).status == 200);
     let h2 = unipi.get_secure(&ca, NAME, "/", &["--http2"]);
     assert_eq!((h2.version.as_str(), h2.body.as_slice()), ("HTTP/2", b"<h1>one</h1>".as_slice()));
@@ -90,9 +91,12 @@ fn https_with_h2_and_the_redirect_to_it() {
     assert_eq!((none.version.as_str(), none.status), ("HTTP/1.1", 200));
 
     let host = format!("Host: {NAME}:{}", unipi.http.port());
-    let port = unipi.https.unwrap().port();
+    let port = match unipi.https.unwrap().port() {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
     let clear = get(&unipi.url("/a%20b/?c=d"), &["-H", &host]);
-    let wanted = format!("https://{NAME}:{port}/a%20b/?c=d");
+    let wanted = format!("https://{NAME}{port}/a%20b/?c=d");
     assert_eq!((clear.status, clear.header("location")), (301, Some(wanted.as_str())));
     assert_eq!(clear.header("strict-transport-security"), None, "RFC 6797, section 7.2");
     let post = get(&unipi.url("/hook"), &["-H", &host, "-d", "x"]);
@@ -145,6 +149,8 @@ fn certificates_from_files() {
     let forge = forge();
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = pem_files(folder.path());
+    let other = tempfile::tempdir().unwrap();
+    let (_, wrong_key) = pem_files(other.path());
     let unipi = start(&forge, &["--cert", &cert, "--cert-key", &key, "--cert-poll", "1"]);
     eventually("the site is there", || {
         unipi.get_secure(Path::new(&cert), NAME, "/", &[]).status == 200
@@ -152,22 +158,10 @@ fn certificates_from_files() {
     let answer = unipi.get_secure(Path::new(&cert), NAME, "/", &[]);
     assert_eq!(answer.header("strict-transport-security"), Some("max-age=31536000"));
 
-    // Files that change are read again.
-    let other = tempfile::tempdir().unwrap();
-    let (other_cert, wrong_key) = pem_files(other.path());
-    let kept = folder.path().join("kept.pem");
-    std::fs::copy(&cert, &kept).unwrap();
-    std::fs::copy(&wrong_key, &key).unwrap();
-    std::fs::copy(&other_cert, &cert).unwrap();
-    let shown = |ca: &str| {
-        let https = unipi.https.unwrap();
-        let resolve = format!("{NAME}:{}:{}", https.port(), https.ip());
-        let url = format!("https://{NAME}:{}/", https.port());
-        curl(&url, &["--cacert", ca, "--resolve", &resolve]).status.success()
-    };
-    eventually("the other certificate is shown", || shown(&other_cert));
-    assert!(!shown(kept.to_str().unwrap()));
-    std::fs::copy(&kept, folder.path().join("cert.pem")).unwrap();
+    // In a guest there is no file to be watched: its certificate is given as it is, for as long as it runs.
+    if way() == Way::Host {
+        changed_files_are_read_again(&unipi, folder.path());
+    }
     for (options, complaint) in [
         (&["--cert", &cert][..], "each certificate needs its key"),
         (&["--cert", &cert, "--cert-key", &wrong_key], "does not belong"),
@@ -186,6 +180,24 @@ fn certificates_from_files() {
     }
 }
 
+fn changed_files_are_read_again(unipi: &Unipi, folder: &Path) {
+    let [cert, key, kept] = ["cert.pem", "key.pem", "kept.pem"].map(|name| folder.join(name));
+    let other = tempfile::tempdir().unwrap();
+    let (other_cert, other_key) = pem_files(other.path());
+    std::fs::copy(&cert, &kept).unwrap();
+    std::fs::copy(&other_key, &key).unwrap();
+    std::fs::copy(&other_cert, &cert).unwrap();
+    let shown = |ca: &Path| {
+        let https = unipi.https.unwrap();
+        let resolve = format!("{NAME}:{}:{}", https.port(), https.ip());
+        let url = format!("https://{NAME}:{}/", https.port());
+        let ca = ca.to_str().unwrap();
+        curl(&url, &["--cacert", ca, "--resolve", &resolve]).status.success()
+    };
+    eventually("the other certificate is shown", || shown(Path::new(&other_cert)));
+    assert!(!shown(&kept));
+}
+
 #[test]
 fn certificates_from_an_authority_survive_it() {
     if !available(&["git", "curl", "openssl"]) || !Pebble::available() {
@@ -194,21 +206,11 @@ fn certificates_from_an_authority_survive_it() {
     for challenge in ["http-01", "tls-alpn-01"] {
         let forge = forge();
         let mut pebble = Pebble::prepare();
-        let (directory, ca_file) = (pebble.directory(), pebble.ca_file());
-        let options = [
-            "--acme",
-            &directory,
-            "--acme-ca",
-            ca_file.to_str().unwrap(),
-            "--acme-challenge",
-            challenge,
-            "--hostname",
-            NAME,
-            "--email",
-            "admin@example.org",
-            "--storage",
-            "site.img",
-        ];
+        let own = pebble.options();
+        let fixed = ["--acme-challenge", challenge, "--hostname", NAME];
+        let options =
+            [&fixed[..], &["--email", "admin@example.org", "--storage", "site.img"]].concat();
+        let options: Vec<&str> = own.iter().map(String::as_str).chain(options).collect();
         let mut unipi = start(&forge, &options);
         unipi.shows("/", "<h1>one</h1>");
         let host = format!("Host: {NAME}");
@@ -218,7 +220,7 @@ fn certificates_from_an_authority_survive_it() {
             "until there is a certificate, clear text is not redirected"
         );
         pebble.serve(unipi.http, unipi.https.unwrap(), 10);
-        pebble.point(NAME, "127.0.0.1");
+        pebble.point(NAME, &unipi.http.ip().to_string());
         // The door was shut until now, and the next attempt is soon.
         let root = pebble.root_file();
         let secured = |unipi: &Unipi| {
@@ -279,7 +281,7 @@ fn clients_behind_proxies_are_known() {
             "1d",
             "--access-log",
             "--proxy-protocol",
-            "127.0.0.1",
+            client_network(),
             "--trust-forwarded",
             "192.0.2.0/24",
         ],
@@ -331,7 +333,11 @@ fn haproxy_tells_who_the_client_is() {
     let (cert, key) = pem_files(folder.path());
     let unipi = start(
         &forge,
-        &["--cert", &cert, "--cert-key", &key, "--access-log", "--proxy-protocol", "127.0.0.1"],
+        &[
+            &["--cert", &cert, "--cert-key", &key][..],
+            &["--access-log", "--proxy-protocol", client_network()],
+        ]
+        .concat(),
     );
     let both = folder.path().join("both.pem");
     let text = [std::fs::read(&cert).unwrap(), std::fs::read(&key).unwrap()].concat();

@@ -2,67 +2,17 @@
 //! `unipi` in front of it, as a process or, as `ACCEPTANCE_WAY` says, as a unikernel ([`unikernel`]).
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use acceptance::peer::read_ready_file;
+pub use acceptance::peer::{Process, available, eventually};
 use acceptance::unikernel::{Networks, Way, backend_address, way};
 use tempfile::TempDir;
 
 mod unikernel;
-
-/// Whether every one of `programs` is installed; a missing one fails where `REQUIRE_PEERS=1`.
-pub fn available(programs: &[&str]) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> =
-        std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
-    let missing: Vec<_> = programs
-        .iter()
-        .filter(|program| !folders.iter().any(|folder| folder.join(program).exists()))
-        .collect();
-    if missing.is_empty() {
-        return true;
-    }
-    assert!(std::env::var_os("REQUIRE_PEERS").is_none_or(|v| v != "1"), "missing: {missing:?}");
-    println!("SKIPPED: missing peers {missing:?}");
-    false
-}
-
-/// A process that is killed when the value is dropped.
-pub struct Process(pub Child);
-
-impl Process {
-    pub fn start(command: &mut Command, log: &Path) -> Self {
-        let file = File::options().create(true).append(true).open(log).expect("log");
-        command.stdin(Stdio::null()).stdout(file.try_clone().expect("log")).stderr(file);
-        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
-    }
-
-    /// Sends SIGTERM and waits; the exit code.
-    pub fn terminate(mut self) -> Option<i32> {
-        let id = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill").success());
-        self.0.wait().expect("status").code()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Waits until `condition` holds: 30 seconds against hanging, no claim about speed.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < end, "did not come true within 30 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// A bare repository behind `git daemon`, and a clone to push from.
 pub struct Forge {
@@ -103,7 +53,7 @@ impl Forge {
     /// The daemon is one of two processes: `git` and `git-daemon`, which ends with SIGTERM to the first.
     pub fn down(&mut self) {
         if let Some(daemon) = self.daemon.take() {
-            daemon.terminate();
+            daemon.stop("TERM");
         }
         eventually("git daemon is gone", || {
             std::net::TcpStream::connect((backend_address(), self.port)).is_err()
@@ -169,12 +119,17 @@ pub struct Unipi {
 
 impl Unipi {
     pub fn start(remote: &str, options: &[&str]) -> Self {
+        Self::start_on(None, remote, options)
+    }
+
+    /// The same on networks that were made before, where it is a unikernel.
+    pub fn start_on(networks: Option<Networks>, remote: &str, options: &[&str]) -> Self {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let folder = tempfile::tempdir().expect("folder");
         let mut unipi = Self {
             folder,
             process: None,
-            networks: None,
+            networks,
             http: nowhere,
             https: None,
             metrics: nowhere,
@@ -200,21 +155,10 @@ impl Unipi {
             .arg(&ready)
             .args(options)
             .current_dir(self.folder.path());
-        self.process = Some(Process::start(&mut command, &self.path("log")));
-        let end = Instant::now() + Duration::from_secs(30);
-        let bound = loop {
-            let text = std::fs::read_to_string(&ready).unwrap_or_default();
-            if let Ok(bound) = serde_json::from_str::<serde_json::Value>(&text) {
-                break bound;
-            }
-            let ended = self.process.as_mut().expect("started").0.try_wait().expect("status");
-            assert!(
-                ended.is_none() && Instant::now() < end,
-                "no start ({ended:?}):\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        let log = self.path("log");
+        let mut process = Process::start(&mut command, &log);
+        let bound = process.wait_until_up(&log, || read_ready_file(&ready));
+        self.process = Some(process);
         let address = |kind: &str| bound[kind][0].as_str().and_then(|a| a.parse().ok());
         self.http = address("http").expect("address");
         self.https = address("https");
@@ -255,7 +199,7 @@ impl Unipi {
     }
 
     pub fn stop(&mut self) -> Option<i32> {
-        self.process.take().expect("running").terminate()
+        self.process.take().expect("running").stop("TERM")
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -264,6 +208,16 @@ impl Unipi {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// What the certificate for `name` under `--self-signed-ca ca.pem` is verified with.
+    pub fn development_ca(&self, name: &str) -> PathBuf {
+        let file = self.path("ca.pem");
+        if !file.exists() {
+            let https = self.https.expect("TLS");
+            std::fs::write(&file, unikernel::shown_authority(https, name)).expect("written");
+        }
+        file
     }
 
     /// Asks for `path` of `name` over TLS, with what is trusted in the file `ca`.

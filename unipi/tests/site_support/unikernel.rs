@@ -1,30 +1,17 @@
 //! The site server as a unikernel: the same options, told to a guest that has no files, one address, and fixed ports.
 
-use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use acceptance::programs::program;
+use acceptance::guest_options::{GuestOptions, administrator_key};
+use acceptance::peer::run;
 use acceptance::unikernel::Networks;
 
 use super::{Process, Unipi};
 
-/// The size of a block device, unless an option says otherwise.
-const STORAGE: u64 = 1 << 30;
-
-/// What the guest is told, and what is on this side.
-#[derive(Default)]
-struct Translated {
-    arguments: Vec<String>,
-    /// One a line: secrets, for `hvt --args-file`.
-    secrets: Vec<String>,
-    storage: Option<String>,
-    storage_size: Option<u64>,
-    https: bool,
-    control: bool,
-}
+/// How long one attempt may take to reach a unikernel that is just starting.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 impl Unipi {
     pub(super) fn spawn_unikernel(&mut self, remote: &str, options: &[&str]) {
@@ -32,93 +19,60 @@ impl Unipi {
         let ip = networks.service();
         self.http = SocketAddr::new(ip, 80);
         self.metrics = SocketAddr::new(ip, 9100);
-        let told = self.translate(&SocketAddr::new(ip, 1235).to_string(), options);
-        self.https = told.https.then(|| SocketAddr::new(ip, 443));
-        self.control = told.control.then(|| SocketAddr::new(ip, 1235));
+        (self.https, self.control) = (None, None);
 
-        let storage = self.path(told.storage.as_deref().unwrap_or("unused.img"));
-        if !storage.exists() {
-            let size = told.storage_size.unwrap_or(STORAGE);
-            File::create(&storage).expect("storage").set_len(size).expect("room");
-        }
-        let secrets = self.path("arguments");
-        std::fs::write(&secrets, told.secrets.join("\n")).expect("arguments");
-        let secrets = format!("--args-file={}", secrets.display());
-        let mut command = networks.tender(&storage, &[secrets]);
-        command
-            .args(networks.only_options())
-            .args(["--metrics", &self.metrics.to_string()])
-            .args(Some("--remote").filter(|_| !remote.is_empty()))
-            .args(Some(remote).filter(|remote| !remote.is_empty()))
-            .args(&told.arguments)
-            .current_dir(self.folder.path());
-        self.process = Some(Process::start(&mut command, &self.path("log")));
-        let end = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect_timeout(&self.http, Duration::from_secs(1)).is_err() {
-            let ended = self.process.as_mut().expect("started").0.try_wait().expect("status");
-            assert!(
-                ended.is_none() && Instant::now() < end,
-                "no start ({ended:?}):\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Files become what is in them, addresses become the guest's.
-    fn translate(&self, control: &str, options: &[&str]) -> Translated {
-        let read = |path: &str| std::fs::read_to_string(self.path(path)).expect("an option's file");
-        let mut told = Translated::default();
+        let mut told = GuestOptions::new(self.folder.path());
+        let mut storage = self.path("unused.img");
         let mut rest = options.iter().copied();
+        // Addresses are different in a guest, and so are files that the program writes.
         while let Some(option) = rest.next() {
             let mut value = || rest.next().expect("a value");
             match option {
                 "--listen-https" => {
                     value();
-                    told.https = true;
+                    self.https = Some(SocketAddr::new(ip, 443));
                 }
                 "--control" => {
                     value();
-                    told.control = true;
-                    told.arguments.extend(["--control".to_owned(), control.to_owned()]);
+                    let control = SocketAddr::new(ip, 1235);
+                    told.add_plain(option, &control.to_string());
+                    self.control = Some(control);
                 }
                 "--key-file" => {
-                    let path = value();
-                    make_key(&self.path(path));
-                    told.secrets.extend(["--control-key".to_owned(), read(path).trim().to_owned()]);
-                }
-                "--allowed-signers" => {
-                    let text = read(value());
-                    let lines = text.lines().map(|line| format!("--allowed-signer={line}"));
-                    told.secrets.extend(lines);
+                    told.add_secret("--control-key", &administrator_key(&self.path(value())));
                 }
                 "--storage" => {
-                    told.storage = Some(value().to_owned());
-                    told.arguments.extend(["--storage", "/dev/storage"].map(str::to_owned));
+                    storage = self.path(value());
+                    told.add_plain(option, "/dev/storage");
                 }
-                "--storage-size" => {
-                    let megabytes = value().strip_suffix("MiB").and_then(|n| n.parse().ok());
-                    told.storage_size = megabytes.map(|megabytes: u64| megabytes << 20);
-                }
-                _ => match option.strip_suffix("-file") {
-                    Some(by_value) => {
-                        let text = read(value()).trim_end().to_owned();
-                        told.secrets.extend([by_value.to_owned(), text]);
-                    }
-                    None => told.arguments.push(option.to_owned()),
-                },
+                "--self-signed-ca" => drop(value()),
+                _ => told.add(option, &mut rest),
             }
         }
-        told
+        told.make_storage(&storage);
+        let mut command = networks.tender(&storage, &[told.secrets()]);
+        command
+            .args(networks.address_options())
+            .args(["--metrics", &self.metrics.to_string()])
+            .args(Some("--remote").filter(|_| !remote.is_empty()))
+            .args(Some(remote).filter(|remote| !remote.is_empty()))
+            .args(told.arguments())
+            .current_dir(self.folder.path());
+        let (log, metrics) = (self.path("log"), self.metrics);
+        let mut process = Process::start(&mut command, &log);
+        process.wait_until_up(&log, || TcpStream::connect_timeout(&metrics, CONNECT_LIMIT).ok());
+        self.process = Some(process);
     }
 }
 
-/// The administrator's key, which a process would make.
-fn make_key(path: &Path) {
-    if path.exists() {
-        return;
-    }
-    let mut command = Command::new(program("tlstunnel-ctl"));
-    let output = command.args(["key", "generate", "--out"]).arg(path).output().expect("a new key");
-    assert!(output.status.success(), "{output:?}");
+/// The certificate of the development authority, which nobody writes into a file: the last of what is shown for `name`.
+pub(super) fn shown_authority(https: SocketAddr, name: &str) -> String {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-showcerts", "-connect", &https.to_string(), "-servername", name]);
+    let output = run(&mut command, b"", Duration::from_secs(20));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let begin = shown.rfind("-----BEGIN CERTIFICATE-----");
+    let last = begin.and_then(|at| shown[at..].split_once("-----END CERTIFICATE-----"));
+    let (certificate, _) = last.unwrap_or_else(|| panic!("{name}: {output:?}"));
+    format!("{certificate}-----END CERTIFICATE-----\n")
 }
