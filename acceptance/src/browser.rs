@@ -15,6 +15,17 @@ const BROWSER_LIMIT: Duration = Duration::from_secs(120);
 /// # Panics
 /// If either of them fails.
 pub fn dump_dom(gateway: &Gateway, url: &str) -> String {
+    let mut chromium = chromium(gateway);
+    chromium.args(["--virtual-time-budget=8000", "--dump-dom", url]);
+    let output = run(&mut chromium, b"", BROWSER_LIMIT);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The browser, without a window, with a profile that lasts as long as the gateway. Needs the peers of [`dump_dom`].
+///
+/// # Panics
+/// If `certutil` fails.
+pub fn chromium(gateway: &Gateway) -> Command {
     // Chromium trusts what its user's NSS database trusts.
     let home = gateway.folder().join("home");
     let database = home.join(".pki/nssdb");
@@ -42,12 +53,9 @@ pub fn dump_dom(gateway: &Gateway, url: &str) -> String {
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
-        "--virtual-time-budget=8000",
-        "--dump-dom",
     ]);
     // Names below localhost lead to this machine by themselves; a unikernel is somewhere else.
     chromium.arg(format!("--host-resolver-rules=MAP *.{DOMAIN} {}", gateway.https.ip()));
-    chromium.arg(format!("--user-data-dir={}", home.join("profile").display())).arg(url);
-    let output = run(&mut chromium, b"", BROWSER_LIMIT);
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    chromium.arg(format!("--user-data-dir={}", home.join("profile").display()));
+    chromium
 }

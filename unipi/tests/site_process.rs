@@ -3,28 +3,14 @@
 
 mod site_support;
 
-use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::io::Read as _;
 
 use site_support::{Forge, Unipi, available, eventually, get};
 
 const SECRET: &str = "a secret for the hook";
 
 fn peers() -> bool {
-    available(&["git", "curl", "openssl"])
-}
-
-/// A tag by openssl, not by the library under test.
-fn openssl_hmac(key: &str, text: &str) -> String {
-    let mut child = Command::new("openssl")
-        .args(["dgst", "-sha256", "-hmac", key])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    output.trim().rsplit(' ').next().unwrap().to_owned()
+    available(&["git", "curl"])
 }
 
 #[test]
@@ -133,7 +119,7 @@ fn pages_are_served_with_validators_ranges_and_codings() {
 }
 
 #[test]
-fn a_push_and_a_signed_webhook_bring_the_new_page() {
+fn webhooks_that_are_none_are_refused() {
     if !peers() {
         return;
     }
@@ -148,75 +134,6 @@ fn a_push_and_a_signed_webhook_bring_the_new_page() {
     unipi.shows("/", "one");
     let hook = unipi.url("/hook");
     let json = "Content-Type: application/json";
-
-    for (number, sender) in
-        ["GitHub", "Gitea", "Forgejo", "Gogs", "soft-serve", "GitLab", "signed GitLab"]
-            .into_iter()
-            .enumerate()
-    {
-        let page = format!("page by {sender}");
-        forge.write("index.html", &page);
-        forge.push(sender);
-        let after = forge.git(&["rev-parse", "HEAD"]);
-        let body = format!(r#"{{"ref":"refs/heads/main","after":"{after}"}}"#);
-        let tag = openssl_hmac(SECRET, &body);
-        let delivery = format!("delivery-{number}");
-        let headers = match sender {
-            "GitHub" => vec![
-                "X-GitHub-Event: push".to_owned(),
-                format!("X-GitHub-Delivery: {delivery}"),
-                format!("X-Hub-Signature-256: sha256={tag}"),
-            ],
-            "Gitea" => vec![
-                "X-Gitea-Event: push".to_owned(),
-                "X-GitHub-Event: push".to_owned(),
-                format!("X-Gitea-Signature: {tag}"),
-                format!("X-Gogs-Signature: {tag}"),
-                format!("X-Hub-Signature-256: sha256={tag}"),
-                format!("X-Gitea-Delivery: {delivery}"),
-            ],
-            "Forgejo" => vec![
-                "X-Forgejo-Event: push".to_owned(),
-                format!("X-Forgejo-Signature: {tag}"),
-                format!("X-Forgejo-Delivery: {delivery}"),
-            ],
-            "Gogs" => vec![
-                "X-Gogs-Event: push".to_owned(),
-                format!("X-Gogs-Signature: {tag}"),
-                format!("X-Gogs-Delivery: {delivery}"),
-            ],
-            "soft-serve" => vec![
-                "X-SoftServe-Event: push".to_owned(),
-                format!("X-SoftServe-Signature: sha256={tag}"),
-                format!("X-SoftServe-Delivery: {delivery}"),
-            ],
-            "GitLab" => {
-                vec!["X-Gitlab-Event: Push Hook".to_owned(), format!("X-Gitlab-Token: {SECRET}")]
-            }
-            _ => {
-                let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-                let tag =
-                    hex::decode(openssl_hmac(SECRET, &format!("{delivery}.{now}.{body}"))).unwrap();
-                use base64::Engine as _;
-                let tag = base64::engine::general_purpose::STANDARD.encode(tag);
-                vec![
-                    "X-Gitlab-Event: Push Hook".to_owned(),
-                    format!("webhook-id: {delivery}"),
-                    format!("webhook-timestamp: {now}"),
-                    format!("webhook-signature: v1,{tag}"),
-                ]
-            }
-        };
-        let mut arguments = vec!["-H", json, "-d", &body];
-        arguments.extend(headers.iter().flat_map(|header| ["-H", header]));
-        let answer = get(&hook, &arguments);
-        assert_eq!(answer.status, 202, "{sender}: {answer:?}");
-        unipi.shows("/", &page);
-        if sender == "GitHub" {
-            assert_eq!(get(&hook, &arguments).status, 200, "the same delivery again is ignored");
-        }
-    }
-
     let status = |arguments: &[&str]| get(&hook, arguments).status;
     let body = r#"{"ref":"refs/heads/main"}"#;
     assert_eq!(status(&["-H", json, "-d", body]), 403, "unsigned");
