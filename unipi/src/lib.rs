@@ -11,9 +11,12 @@
 //! [`serve`] reads it, finds the host among the [`sites`], looks the path up in its current site value and answers. A
 //! request keeps the site value that it started with.
 //!
-//! This room must not know where it runs: it uses tokio's sockets and one block device, and works on a single thread.
+//! Two event loops: one serves, and what takes long is done by the other ([`background`]).
+//!
+//! This room must not know where it runs: it uses tokio's sockets and one block device.
 #![forbid(unsafe_code)]
 
+pub mod background;
 pub mod control;
 pub mod git;
 pub mod listen;

@@ -1,7 +1,8 @@
 //! From options to a running site server and to its end: build, run, drain.
 //!
-//! One single-threaded runtime does everything; only the storage's calls, which block, have threads of their own. On the
-//! first SIGTERM or SIGINT listeners close and open connections get time to end; a second one ends at once.
+//! One event loop serves, and one does what takes long ([`crate::background`]); the storage's calls, which block, have
+//! threads of their own. On the first SIGTERM or SIGINT listeners close and open connections get time to end; a second
+//! one ends at once.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::background::Background;
 use crate::control::{Administration, KeysError};
 use crate::git::{self, Remote, RemoteUrl, SshIdentity};
 use crate::listen::{BindError, Listeners, bind};
@@ -155,7 +157,8 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         port: listeners.https_port().filter(|_| !options.tls.no_redirect),
         hsts: options.tls.hsts(),
     });
-    let sites = Sites::new(defaults, storage.clone());
+    let background = Background::start(LAST_WORDS)?;
+    let sites = Sites::new(defaults, storage.clone(), background.desk());
     let server = Server {
         sites: Arc::clone(&sites),
         limits: options.limits.serving(options.tls.handshake_timeout),
@@ -174,6 +177,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
     let parts = Parts { server: Arc::new(server), site, listeners, control, port, tls };
     let served = runtime.block_on(serve(options, parts));
     runtime.shutdown_timeout(LAST_WORDS);
+    background.stop();
     served
 }
 
@@ -294,8 +298,8 @@ fn defaults(options: &Options) -> Result<Defaults, RunError> {
     };
     let build = BuildOptions { types, max_size, default: options.site.default.clone() };
     let (keep, name_servers) = (usize::from(options.site.keep), options.name_servers.clone());
-    let roots = remote_roots(options)?;
-    Ok(Defaults { build, limits, max_size, keep, name_servers, roots })
+    let (rollback_time, roots) = (options.site.rollback_time, remote_roots(options)?);
+    Ok(Defaults { build, limits, max_size, keep, rollback_time, name_servers, roots })
 }
 
 /// Whom https remotes are to have their certificates from, if not from a public authority alone.

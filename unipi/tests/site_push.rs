@@ -390,6 +390,58 @@ fn older_generations_go_when_memory_is_short_and_the_log_says_which() {
 }
 
 #[test]
+fn an_earlier_site_gives_way_to_gzip_after_its_time() {
+    if !available(&["git", "curl"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let work = repository(folder.path(), "sha1");
+    let (mut unipi, _token, options) = start(&["--rollback-time", "1s", "--storage", "site.img"]);
+    // Two sites and two variants of one would be too much; half of each page is saved by compression.
+    let mut state = 1_u64;
+    let mut page = || {
+        let digits = (0..1 << 20).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            b"0123456789abcdef"[usize::try_from(state >> 60).unwrap()]
+        });
+        digits.collect::<Vec<u8>>()
+    };
+    for name in ["one", "two"] {
+        for number in 0..6 {
+            std::fs::write(work.join(format!("{number}.txt")), page()).unwrap();
+        }
+        std::fs::write(work.join("picture.png"), name.repeat(8 << 20)).unwrap();
+        commit(&work, name);
+        let (done, said) = try_git(&work, &["push", "-q", &url(&unipi), "main"]);
+        assert!(done, "{said}");
+    }
+    assert_eq!(status(&unipi)["kept"], serde_json::json!([1, 2]), "it is there at first");
+    let end = std::time::Instant::now() + Duration::from_secs(120);
+    while status(&unipi)["kept"] != serde_json::json!([2]) {
+        assert!(std::time::Instant::now() < end, "{}", status(&unipi));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let dropped = &status(&unipi)["log"][0];
+    assert_eq!((&dropped["outcome"], &dropped["generation"]), (&"dropped".into(), &1.into()));
+    assert!(dropped["problems"][0]["text"].as_str().unwrap().contains("gzip"), "{dropped}");
+    let last = |coding: &str| {
+        let header = format!("Accept-Encoding: {coding}");
+        let answer = get(&unipi.url("/5.txt"), &["-H", &header]);
+        answer.header("content-encoding").map(str::to_owned)
+    };
+    while last("gzip").as_deref() != Some("gzip") {
+        assert!(std::time::Instant::now() < end, "no gzip");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(last("br").as_deref(), Some("br"));
+    // The storage knows of it too.
+    unipi.kill();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    unipi.spawn("", &options);
+    assert_eq!(status(&unipi)["kept"], serde_json::json!([2]));
+}
+
+#[test]
 fn names_of_every_kind() {
     if !available(&["git", "curl"]) {
         return;

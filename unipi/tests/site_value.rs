@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use unipi::site::generations::{Outcome, RollbackError, SMALL};
 use unipi::site::{
-    BuildError, BuildOptions, CommitInfo, ContentTypes, Entry, EntryKind, Found, Generations, Site,
-    SitePath, Source, build,
+    BuildError, BuildOptions, Coding, CommitInfo, ContentTypes, Entry, EntryKind, Found,
+    Generations, Scratch, Site, SitePath, Source, build,
 };
 
 const NOW: u64 = 1_700_000_000;
@@ -180,6 +180,63 @@ async fn generations_share_blobs_and_never_go_back_in_time() {
     use Outcome::{Held, Live, Pinned, RolledBack, Unpinned};
     let expected = [Live, Unpinned, Held, Held, Held, Pinned, RolledBack, Live, Live];
     assert_eq!(outcomes, expected);
+}
+
+#[tokio::test]
+async fn earlier_generations_give_way_to_variants_where_that_helps() {
+    const MIB: usize = 1 << 20;
+    let options = BuildOptions { max_size: 100 << 20, ..options() };
+    let publish = async |generations: &Generations, files: &[(&str, &str)], now: u64| {
+        let before: Vec<_> = generations.kept().into_iter().map(|kept| kept.site).collect();
+        let site = made(files, now, &before, &options).await.unwrap();
+        let generation = generations.publish(site, "test", now);
+        let mut scratch = Scratch::default();
+        for (_, page) in generation.site.pages() {
+            page.blob.compress_as(Coding::Brotli, &mut scratch).await;
+        }
+        generation.number
+    };
+    let numbers = |generations: &Generations| {
+        generations.kept().iter().map(|kept| kept.number).collect::<Vec<_>>()
+    };
+    // Half of it is saved by compression.
+    let mut state = 1_u64;
+    let mut noise = |length: usize| {
+        let digits = (0..length).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b"0123456789abcdef"[usize::try_from(state >> 60).unwrap()])
+        });
+        digits.collect::<String>()
+    };
+    let generations = Generations::new(8);
+    let text = noise(4 * MIB);
+    publish(&generations, &[("p.txt", &text)], NOW).await;
+    publish(&generations, &[("p.txt", &text), ("f.bin", &"b".repeat(20 * MIB))], NOW + 1).await;
+    publish(&generations, &[("p.txt", &text), ("f.bin", &"c".repeat(20 * MIB))], NOW + 1).await;
+    assert!(generations.has_room_for_variant());
+    assert!(generations.make_room_for_variant(NOW).is_empty(), "nothing is in the way");
+    publish(&generations, &[("p.txt", &text), ("f.bin", &"d".repeat(20 * MIB))], NOW + 2).await;
+    assert_eq!(generations.live_since(), Some(NOW + 2));
+    // The oldest holds nothing of its own; without the next there is room.
+    assert!(!generations.has_room_for_variant());
+    let gone = generations.make_room_for_variant(NOW + 3);
+    assert_eq!(gone.iter().map(|gone| gone.number).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(numbers(&generations), [3, 4]);
+    assert!(generations.has_room_for_variant());
+    let last = generations.log().remove(0);
+    assert_eq!((last.outcome, last.generation, last.time), (Outcome::Dropped, Some(2), NOW + 3));
+    assert!(last.problems[0].text.contains("gzip"), "{last:?}");
+
+    // What waits behind a pinned one stays, and nothing is given up in vain.
+    let old = publish(&generations, &[("p.txt", &text)], NOW + 4).await;
+    let pinned = publish(&generations, &[("p.txt", &text)], NOW + 5).await;
+    generations.pin("me", NOW + 6);
+    let waits = [("p.txt", &*text), ("f.bin", &"e".repeat(60 * MIB))];
+    let waiting = publish(&generations, &waits, NOW + 7).await;
+    assert!(!generations.has_room_for_variant());
+    assert!(generations.make_room_for_variant(NOW + 8).is_empty());
+    assert_eq!(numbers(&generations), [3, 4, old, pinned, waiting]);
+    assert_eq!(generations.live_since(), Some(NOW + 5));
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! What the site is, and where it is kept.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use certify::options::VaultOptions;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use http::HeaderValue;
 
-use super::values::{header_value, mime_type, site_path, size, url_path};
+use super::values::{duration, header_value, mime_type, site_path, size, url_path};
 use crate::site::SitePath;
 
 /// What the site is.
@@ -37,6 +38,11 @@ pub struct SiteOptions {
     #[arg(long, env = "UNIPI_KEEP", default_value_t = 3, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub keep: u16,
+
+    /// How long an earlier site can be gone back to at least, where memory is too short for it and for gzip variants of
+    /// the current one
+    #[arg(long, env = "UNIPI_ROLLBACK_TIME", default_value = "1h", value_name = "TIME", value_parser = duration)]
+    pub rollback_time: Duration,
 
     /// Shows the deploy log at this path, and for programs at the same with .json
     #[arg(long, env = "UNIPI_STATUS_PATH", value_name = "PATH", value_parser = url_path)]

@@ -43,7 +43,8 @@ pub(super) async fn answer(
     let (begin, begun) = oneshot::channel();
     let (words, answer) = mpsc::unbounded_channel();
     // A client that hangs up must not leave a deploy half done.
-    tokio::spawn(take(site, by, pieces, begin, words));
+    let work = site.work.clone();
+    work.handle().spawn(take(site, by, pieces, begin, words));
     match begun.await {
         Ok(Start::Push) => git_answer_in_pieces(answer),
         // What git sends first to find out whether it will be let in.

@@ -56,7 +56,7 @@ pub(super) fn advertisement(
 }
 
 /// The answer to `POST …/git-upload-pack`.
-pub(super) async fn answer(site: &Hosted, parts: &Parts, body: Incoming) -> Response<Chunks> {
+pub(super) async fn answer(site: &Arc<Hosted>, parts: &Parts, body: Incoming) -> Response<Chunks> {
     const REQUEST: &str = "application/x-git-upload-pack-request";
     const RESULT: &str = "application/x-git-upload-pack-result";
     let mut pieces = match open(parts, body, REQUEST) {
@@ -87,7 +87,11 @@ pub(super) async fn answer(site: &Hosted, parts: &Parts, body: Incoming) -> Resp
             git_answer(RESULT, list(&site.config.branch, tree.as_deref(), unborn))
         }
         Request::Fetch(fetch) => match tree {
-            Some(tree) => git_answer(RESULT, send(site, &tree, &fetch).await),
+            Some(tree) => {
+                let work = Arc::clone(site);
+                let sent = async move { send(&work, &tree, &fetch).await };
+                git_answer(RESULT, site.work.run(sent).await)
+            }
             None => git_answer(RESULT, refusal("there is nothing here yet")),
         },
     }

@@ -226,8 +226,12 @@ impl Generations {
             if incoming <= room.left {
                 return room;
             }
-            let oldest = state.kept.iter().position(|kept| kept.number != current.number);
-            let Some(oldest) = oldest.and_then(|oldest| state.kept.remove(oldest)) else {
+            let why = format!(
+                "with the site that comes, sites would hold more than {budget} bytes of memory"
+            );
+            let Some(oldest) =
+                take_oldest(&mut state, |number| number != current.number, &why, now)
+            else {
                 room.thinned = true;
                 room.left =
                     budget.saturating_sub(thinned(&current, budget.saturating_sub(incoming)));
@@ -237,14 +241,6 @@ impl Generations {
                 }
                 return room;
             };
-            let why = format!(
-                "generation {} cannot be gone back to any more: with the site that comes, sites would hold more than \
-                 {budget} bytes of memory",
-                oldest.number
-            );
-            let problem = Problem { path: String::new(), line: None, text: why };
-            let dropped = entry(&oldest, Outcome::Dropped, "memory", now);
-            log(&mut state, Deploy { problems: vec![problem], ..dropped });
             room.gone.push(oldest);
         }
     }
@@ -253,10 +249,37 @@ impl Generations {
     /// all generations may hold.
     pub fn has_room_for_variant(&self) -> bool {
         let Some(current) = self.current() else { return false };
-        let pages = current.site.pages();
-        let brotli = pages.filter_map(|(_, page)| page.blob.length(Coding::Brotli)).sum::<usize>();
-        let held = held(self.state().kept.iter());
-        held.saturating_add(brotli as u64) <= budget(current.site.size())
+        has_room_for_variant(&current, self.state().kept.iter())
+    }
+
+    /// Takes generations from before the current one away, the oldest first, until there is room for another variant of
+    /// its pages; none where even that would not help. The log says which, and why.
+    pub fn make_room_for_variant(&self, now: u64) -> Vec<Generation> {
+        let Some(current) = self.current() else { return Vec::new() };
+        let mut state = self.state();
+        let earlier = |number: u64| number < current.number;
+        let rest = state.kept.iter().filter(|kept| !earlier(kept.number));
+        let mut gone = Vec::new();
+        if !has_room_for_variant(&current, rest) {
+            return gone;
+        }
+        let why = "its memory goes to gzip variants of the current site";
+        while !has_room_for_variant(&current, state.kept.iter()) {
+            let Some(oldest) = take_oldest(&mut state, earlier, why, now) else { break };
+            gone.push(oldest);
+        }
+        gone
+    }
+
+    /// When the current generation went live, in seconds since 1970; none when the log does not know any more.
+    pub fn live_since(&self) -> Option<u64> {
+        let current = self.current()?.number;
+        let state = self.state();
+        let of_current = state.log.iter().rev().find(|deploy| {
+            deploy.generation == Some(current)
+                && [Outcome::Live, Outcome::RolledBack].contains(&deploy.outcome)
+        });
+        of_current.map(|deploy| deploy.time)
     }
 
     /// Keeps what is current in place: new sites are built and kept, and wait.
@@ -398,6 +421,32 @@ fn thinned(generation: &Generation, allowed: u64) -> u64 {
         }
     }
     left
+}
+
+/// Takes the oldest generation that `may_go` away, and says so in the log.
+fn take_oldest(
+    state: &mut State,
+    may_go: impl Fn(u64) -> bool,
+    why: &str,
+    now: u64,
+) -> Option<Generation> {
+    let oldest = state.kept.iter().position(|kept| may_go(kept.number))?;
+    let oldest = state.kept.remove(oldest)?;
+    let text = format!("generation {} cannot be gone back to any more: {why}", oldest.number);
+    let problem = Problem { path: String::new(), line: None, text };
+    let dropped = entry(&oldest, Outcome::Dropped, "memory", now);
+    log(state, Deploy { problems: vec![problem], ..dropped });
+    Some(oldest)
+}
+
+/// Whether `kept` may hold another variant of the current site's pages.
+fn has_room_for_variant<'g>(
+    current: &Generation,
+    kept: impl Iterator<Item = &'g Generation>,
+) -> bool {
+    let pages = current.site.pages();
+    let brotli = pages.filter_map(|(_, page)| page.blob.length(Coding::Brotli)).sum::<usize>();
+    held(kept).saturating_add(brotli as u64) <= budget(current.site.size())
 }
 
 /// Bytes that generations hold together: each blob once, with its variants.

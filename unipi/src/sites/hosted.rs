@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::room::let_go;
 use super::{Config, Defaults};
+use crate::background::Desk;
 use crate::git::pace::Pace;
 use crate::git::{self, Generation as Tree, ObjectId};
 use crate::push::Cache;
@@ -37,6 +39,9 @@ pub struct Hosted {
     pub(crate) options: BuildOptions,
     pub(crate) limits: git::Limits,
     storage: Option<Storage>,
+    rollback_time: Duration,
+    /// Does what takes long.
+    pub(crate) work: Desk,
     pub(crate) deploying: tokio::sync::Mutex<Trees>,
     failure: Mutex<Option<String>>,
     compressing: Mutex<Option<AbortHandle>>,
@@ -100,6 +105,7 @@ impl Hosted {
         fixed: bool,
         defaults: &Defaults,
         storage: Option<Storage>,
+        work: Desk,
     ) -> Self {
         let mut options = defaults.build.clone();
         options.max_size = config.max_size;
@@ -117,6 +123,8 @@ impl Hosted {
             options,
             limits,
             storage,
+            rollback_time: defaults.rollback_time,
+            work,
             deploying: tokio::sync::Mutex::default(),
             failure: Mutex::default(),
             compressing: Mutex::default(),
@@ -205,9 +213,7 @@ impl Hosted {
         trees.by_commit.insert(tree.commit.id, Arc::clone(&tree));
         trees.known = Some(tree);
         *self.failure_slot() = None;
-        self.tidy().await;
-        self.keep(trees).await;
-        self.compress();
+        self.settle(trees).await;
         Ok(generation)
     }
 
@@ -260,28 +266,32 @@ impl Hosted {
         number: Option<u64>,
         by: &str,
     ) -> Result<(u64, Generation), RollbackError> {
-        let mut trees = self.deploying.lock().await;
-        let number = match number {
-            Some(number) => number,
-            None => self.generations.before_current()?,
+        let (this, by) = (Arc::clone(self), by.to_owned());
+        let roll_back = async move {
+            let mut trees = this.deploying.lock().await;
+            let number = match number {
+                Some(number) => number,
+                None => this.generations.before_current()?,
+            };
+            let generation = this.generations.roll_back(number, &by, unix_now())?;
+            this.settle(&mut trees).await;
+            Ok((number, generation))
         };
-        let generation = self.generations.roll_back(number, by, unix_now())?;
-        self.tidy().await;
-        self.keep(&mut trees).await;
-        self.compress();
-        Ok((number, generation))
+        self.work.run(roll_back).await
     }
 
     /// Keeps what is live in place, or lets new generations go live again.
     pub(crate) async fn set_pinned(self: &Arc<Self>, pinned: bool, by: &str) {
-        let mut trees = self.deploying.lock().await;
-        match pinned {
-            true => self.generations.pin(by, unix_now()),
-            false => self.generations.unpin(by, unix_now()),
-        }
-        self.tidy().await;
-        self.keep(&mut trees).await;
-        self.compress();
+        let (this, by) = (Arc::clone(self), by.to_owned());
+        let pin = async move {
+            let mut trees = this.deploying.lock().await;
+            match pinned {
+                true => this.generations.pin(&by, unix_now()),
+                false => this.generations.unpin(&by, unix_now()),
+            }
+            this.settle(&mut trees).await;
+        };
+        self.work.run(pin).await;
     }
 
     /// Ends it: a deploy that is under way is waited for, and none comes after it.
@@ -297,11 +307,18 @@ impl Hosted {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
+    /// Does what follows from another site being live.
+    async fn settle(self: &Arc<Self>, trees: &mut Trees) {
+        self.tidy().await;
+        self.keep(trees).await;
+        self.compress();
+    }
+
     /// Writes everything to the storage, and forgets the commits that no generation shows any more.
     async fn keep(&self, trees: &mut Trees) {
         let snapshot = self.generations.snapshot();
         let known = trees.known.as_ref().map(|known| known.commit.id);
-        tokio::spawn(let_go(trees.forget_gone(&snapshot)));
+        self.work.handle().spawn(let_go(trees.forget_gone(&snapshot)));
         let Some(storage) = &self.storage else { return };
         let kept = Kept {
             source: self.config.source(),
@@ -338,14 +355,21 @@ impl Hosted {
 
     /// Makes the compressed variants of the current site in the background, in place of those of the one before: all of a
     /// kind and then the next, so that what goes together lies together, as far as there is memory for them.
+    ///
+    /// gzip is worth more than a site of which nobody wanted to go back for a while: there are clients that know nothing
+    /// else. Zstandard is not: who takes it takes another one too.
     pub(super) fn compress(self: &Arc<Self>) {
         let Some(current) = self.generations.current() else { return };
         let this = Arc::downgrade(self);
-        let work = tokio::spawn(async move {
+        let work = self.work.handle().spawn(async move {
             let mut scratch = Scratch::default();
             for coding in [Coding::Brotli, Coding::Gzip, Coding::Zstd] {
                 let Some(this) = this.upgrade() else { return };
                 if coding != Coding::Brotli && !this.generations.has_room_for_variant() {
+                    drop(scratch);
+                    if coding == Coding::Gzip {
+                        this.give_up_earlier_ones_later().await;
+                    }
                     return;
                 }
                 drop(this);
@@ -356,6 +380,30 @@ impl Hosted {
         });
         self.stop_compressing();
         *self.compressing() = Some(work.abort_handle());
+    }
+
+    /// When there was time enough to go back to what was before, uses its memory for what is live.
+    async fn give_up_earlier_ones_later(self: Arc<Self>) {
+        let live = unix_now().saturating_sub(self.generations.live_since().unwrap_or(0));
+        let (this, work) = (Arc::downgrade(&self), self.work.clone());
+        let rest = self.rollback_time.saturating_sub(Duration::from_secs(live));
+        drop(self);
+        tokio::time::sleep(rest).await;
+        // Not here: the next deploy breaks this off, wherever it stands.
+        work.handle().spawn(async move {
+            let Some(this) = this.upgrade() else { return };
+            let mut trees = this.deploying.lock().await;
+            let gone = this.generations.make_room_for_variant(unix_now());
+            for Generation { number, .. } in &gone {
+                let site = &this.name;
+                tracing::info!(site, number, "an earlier generation gives way to gzip variants");
+            }
+            if !gone.is_empty() && !*this.closed.borrow() {
+                drop(gone);
+                this.keep(&mut trees).await;
+                this.compress();
+            }
+        });
     }
 
     fn stop_compressing(&self) {

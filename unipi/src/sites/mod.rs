@@ -32,6 +32,7 @@ pub(crate) use hosted::Trees;
 pub use hosted::{DeployError, Hosted};
 pub(crate) use room::Room;
 
+use crate::background::Desk;
 use crate::git;
 use crate::site::BuildOptions;
 use crate::storage::{SITES, Storage, StorageError};
@@ -55,6 +56,8 @@ pub struct Defaults {
     pub max_size: u64,
     /// Generations that are kept.
     pub keep: usize,
+    /// For how long an earlier generation stays where its memory is wanted for gzip variants of the current one.
+    pub rollback_time: Duration,
     /// Who is asked for the addresses of remotes. Empty: the system's.
     pub name_servers: Vec<SocketAddr>,
     /// Whom https remotes are to have their certificates from. `None`: the public authorities.
@@ -67,6 +70,7 @@ pub struct Sites {
     hosts: ArcSwap<Hosts>,
     defaults: Defaults,
     storage: Option<Storage>,
+    work: Desk,
     /// Changes come one at a time.
     changing: tokio::sync::Mutex<()>,
     changed: watch::Sender<()>,
@@ -110,12 +114,13 @@ pub enum SitesError {
 }
 
 impl Sites {
-    /// No sites yet.
-    pub fn new(defaults: Defaults, storage: Option<Storage>) -> Arc<Self> {
+    /// No sites yet. What takes long is given to `work`.
+    pub fn new(defaults: Defaults, storage: Option<Storage>, work: Desk) -> Arc<Self> {
         Arc::new(Self {
             hosts: ArcSwap::default(),
             defaults,
             storage,
+            work,
             changing: tokio::sync::Mutex::default(),
             changed: watch::Sender::default(),
         })
@@ -186,7 +191,7 @@ impl Sites {
         let mut restoring = tokio::task::JoinSet::new();
         for site in hosts.values() {
             let site = Arc::clone(site);
-            restoring.spawn(async move { site.restore().await });
+            restoring.spawn_on(async move { site.restore().await }, self.work.handle());
         }
         self.hosts.store(Arc::new(hosts));
         let restored = async { while restoring.join_next().await.is_some() {} };
@@ -196,7 +201,7 @@ impl Sites {
         }
         restoring.detach_all();
         for site in self.all() {
-            tokio::spawn(site.run());
+            self.work.handle().spawn(site.run());
         }
         Ok(())
     }
@@ -233,11 +238,12 @@ impl Sites {
         if let Some(before) = &before {
             before.close().await;
         }
-        site.restore().await;
+        let restored = Arc::clone(&site);
+        self.work.run(async move { restored.restore().await }).await;
         self.change(|hosts| {
             hosts.insert(name, Arc::clone(&site));
         });
-        tokio::spawn(site.run());
+        self.work.handle().spawn(site.run());
         Ok(before.is_some())
     }
 
@@ -268,7 +274,8 @@ impl Sites {
     }
 
     fn hosted(&self, name: String, config: Config, fixed: bool) -> Arc<Hosted> {
-        Arc::new(Hosted::new(name, config, fixed, &self.defaults, self.storage.clone()))
+        let (storage, work) = (self.storage.clone(), self.work.clone());
+        Arc::new(Hosted::new(name, config, fixed, &self.defaults, storage, work))
     }
 
     fn change(&self, change: impl FnOnce(&mut Hosts)) {

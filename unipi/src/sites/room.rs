@@ -53,7 +53,7 @@ impl Room {
             && let Ok(mut trees) = site.deploying.try_lock()
         {
             let gone = trees.forget_gone(&site.generations.snapshot());
-            tokio::spawn(let_go(gone));
+            site.work.handle().spawn(let_go(gone));
         }
     }
 }

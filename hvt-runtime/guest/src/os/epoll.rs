@@ -59,10 +59,12 @@ unsafe extern "C" fn epoll_wait(
     let deadline = u64::try_from(timeout)
         .ok()
         .map(|milliseconds| time::now().saturating_add(milliseconds * 1_000_000));
-    // Even a program that never waits must let others run.
-    thread::relax();
+    // Even a program that never waits must let others run. One that looks without waiting has more to do and asks for
+    // its next turn: an event loop with long work stands back behind one that serves.
     if timeout == 0 {
-        thread::look_if_due();
+        thread::yield_now();
+    } else {
+        thread::relax();
     }
     let mut timed_out = timeout == 0;
     loop {

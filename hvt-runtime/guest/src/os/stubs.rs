@@ -85,7 +85,7 @@ macro_rules! missing_pointer {
 }
 
 missing! {
-    flock ftruncate64 sendfile64 splice copy_file_range mkdir rmdir unlink rename link symlink chmod fchmod chdir
+    flock ftruncate64 sendfile64 splice copy_file_range mkdir rmdir unlink rename link symlink chmod fchmod chdir nice
 }
 
 missing_pointer! {

@@ -390,14 +390,6 @@ fn relax_slowly() {
     }
 }
 
-/// Looks at the network if that was not done for a while: for a program that asks for events and never waits for them.
-pub(super) fn look_if_due() {
-    let now = time::now();
-    if MACHINE.with(|machine| now >= machine.next_poll) {
-        look_outside(0, now);
-    }
-}
-
 /// Gives the processor to the next thread that can run, which may be this one again.
 fn run_next() {
     let me = current();
