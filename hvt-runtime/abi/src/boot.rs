@@ -90,12 +90,18 @@ pub struct BootExtension {
     pub env_len: u64,
     /// Bit `1 << handle` for each network device with offload: see [`crate::exchange::Offload`].
     pub net_offload: u64,
-    /// Random words of the host's, different at each start. A guest mixes each into what it takes from the processor's own
-    /// generator, once: then its first secrets depend on two sources. Zero where the tender has none to give.
-    pub seed: [u64; 32],
+    /// Address of [`SEED_LEN`] random bytes of the host's, different at each start, in the lowest bytes of the first stack:
+    /// the guest may write there, so it takes them and leaves none. It mixes what it makes of them into what it takes from
+    /// the processor's own generator: then its secrets depend on two sources. Zero where the tender has none to give.
+    pub seed: u64,
+    /// How many bytes there are: [`SEED_LEN`], or zero.
+    pub seed_len: u64,
     /// Address of the [`crate::slot`] when [`crate::extension::FEATURE_BLOCK_SLOT`] is offered, else zero.
     pub block_slot: u64,
 }
+
+/// Bytes at [`BootExtension::seed`].
+pub const SEED_LEN: usize = 32;
 
 /// Where [`BootExtension`] lies when it is there.
 pub const BOOT_EXTENSION_ADDRESS: u64 = BOOT_INFO_ADDRESS + size_of::<BootInfo>() as u64;
@@ -111,7 +117,8 @@ const _: () = {
     assert!(offset_of!(BootInfo, net_ring) == 48);
     assert!(offset_of!(BootExtension, net_offload) == 96);
     assert!(offset_of!(BootExtension, seed) == 104);
-    assert!(offset_of!(BootExtension, block_slot) == 360);
-    assert!(size_of::<BootExtension>() == 368);
+    assert!(offset_of!(BootExtension, seed_len) == 112);
+    assert!(offset_of!(BootExtension, block_slot) == 120);
+    assert!(size_of::<BootExtension>() == 128);
     assert!(BOOT_EXTENSION_ADDRESS == 0x10038);
 };

@@ -13,6 +13,7 @@
 //!   [`command_line`]: arguments; [`sectors`]: any range of bytes on a device of blocks, [`behind`] and [`read_cache`]: what
 //!   of it does not leave the machine at once, [`call_way`]: what does not leave it at all; [`files`]: descriptors and
 //!   readiness; [`net`]: sockets over the network stack; [`ring`]: frames by Solo5's ring; [`printf`]: formatted text;
+//!   [`host_random`]: the host's part of random words;
 //!   [`processor`]: what the processor has. These are pure and are tested on any host.
 //! - `os`, only in a guest: the C symbols, one module per concern, over the pure ones and the hypercalls.
 //!
@@ -30,7 +31,7 @@ pub mod command_line;
 pub mod copy;
 pub mod files;
 pub mod heap;
-
+pub mod host_random;
 pub mod net;
 #[cfg(hvt_guest)]
 mod os;

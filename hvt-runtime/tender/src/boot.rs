@@ -1,7 +1,9 @@
 //! What the guest finds in memory when it starts: boot information, manifest, arguments ([`hvt_abi::boot`]).
 
 use hvt_abi::PAGE_SIZE;
-use hvt_abi::boot::{BOOT_INFO_ADDRESS, BootExtension, BootInfo, CMDLINE_SIZE, GUEST_MIN_BASE};
+use hvt_abi::boot::{
+    BOOT_INFO_ADDRESS, BootExtension, BootInfo, CMDLINE_SIZE, GUEST_MIN_BASE, SEED_LEN,
+};
 use hvt_abi::extension::FEATURE_BOOT_EXTENSION;
 use hvt_abi::manifest::{self, Entry};
 use vm_memory::Bytes;
@@ -94,6 +96,10 @@ impl BootData<'_> {
         let (args, env) = (zero_ended(self.args), zero_ended(self.env));
         write_bytes(space, places.args, &args)?;
         write_bytes(space, places.env, &env)?;
+        let seed = random_bytes::<SEED_LEN>();
+        if let Some(seed) = &seed {
+            write_bytes(space, layout.stack.start, seed)?;
+        }
         let extension = BootExtension {
             size: size_of::<BootExtension>() as u64,
             heap_end: layout.heap_end,
@@ -108,7 +114,8 @@ impl BootData<'_> {
             env: places.env,
             env_len: env.len() as u64,
             net_offload: self.devices.offload_set(),
-            seed: random_words(),
+            seed: if seed.is_some() { layout.stack.start } else { 0 },
+            seed_len: if seed.is_some() { SEED_LEN as u64 } else { 0 },
             block_slot: layout.slot.unwrap_or(0),
         };
         space.loader_write(hvt_abi::boot::BOOT_EXTENSION_ADDRESS, extension)
@@ -154,14 +161,12 @@ impl BootData<'_> {
     }
 }
 
-/// Randomness of the host's kernel; zeros, which tell the guest of none, when it has none yet.
-fn random_words<const N: usize>() -> [u64; N] {
-    let mut words = [0; N];
-    // SAFETY: the array has the bytes that the kernel is told to fill, and any bytes are words.
-    let got = unsafe {
-        libc::getrandom(words.as_mut_ptr().cast(), size_of_val(&words), libc::GRND_NONBLOCK)
-    };
-    if usize::try_from(got) == Ok(size_of_val(&words)) { words } else { [0; N] }
+/// Randomness of the host's kernel; none when it has none yet.
+fn random_bytes<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the array has the bytes that the kernel is told to fill.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, libc::GRND_NONBLOCK) };
+    (usize::try_from(got) == Ok(N)).then_some(bytes)
 }
 
 fn zero_ended(words: &[String]) -> Vec<u8> {

@@ -437,6 +437,29 @@ fn extensions_are_only_there_when_asked_for() {
     guest.call(BLOCK_FLUSH, AT).halt(0).run(&[]).is(MISUSE).says("did not ask for it");
 }
 
+/// The seed is where the guest can wipe it, and another one each time.
+#[test]
+fn a_seed_of_the_host_lies_in_the_stack() {
+    if !kvm() {
+        return;
+    }
+    let field = hvt_abi::boot::BOOT_EXTENSION_ADDRESS + 104;
+    let guest = Guest::new().put_words(AT, &[STACK_BASE, 32]).call(PUTS, AT);
+    let seeds: Vec<String> = (0..3)
+        .map(|byte| {
+            let ended = guest.clone().halt_with(field + byte).run(&[]);
+            ended.is(i32::from(STACK_BASE.to_le_bytes()[byte as usize]));
+            ended.out
+        })
+        .collect();
+    assert!(!seeds.iter().any(|seed| seed.trim_matches('\0').is_empty()));
+    assert!(seeds[0] != seeds[1] && seeds[1] != seeds[2]);
+    // mov qword [rax], 0
+    let wiping = guest.clone().rax(STACK_BASE).raw(&[0x48, 0xc7, 0x00, 0, 0, 0, 0]);
+    wiping.halt_with(STACK_BASE).run(&[]).is(0);
+    guest.halt_with(field + 8).run(&[]).is(32);
+}
+
 #[test]
 fn arguments_and_environment_arrive_whole() {
     if !kvm() {

@@ -1,30 +1,30 @@
 //! Random bytes from the processor: the first 256 bits of each request from RDSEED, which is the source itself but takes
 //! about half a microsecond a word; what follows from RDRAND, the processor's generator that is seeded from it.
 //!
-//! The crypto library and `std`'s hash keys both seed from here, so a program without it does not start at all. The first
-//! words are mixed with what the tender gave of the host's randomness, so that the seeds of the start depend on both. The
-//! crypto library has no other source in an image: its own collector of timing noise takes a large part of a start, and
-//! what it measures in a virtual machine is nobody's promise.
+//! The crypto library and `std`'s hash keys both seed from here, so a program without it does not start at all. Every word
+//! is mixed (exclusive or) with one that grows from the seed that the tender gave of the host's randomness
+//! ([`crate::host_random`]), so that who knows all about one of the two sources knows nothing about the word. The seed is
+//! wiped from where the tender put it. The crypto library has no other source in an image: its own collector of timing noise
+//! takes a large part of a start, and what it measures in a virtual machine is nobody's promise.
 
 use core::arch::asm;
 use core::ffi::{c_int, c_uint, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use hvt_abi::boot::SEED_LEN;
+
 use super::single::Single;
 use super::{console, error};
 use crate::files::Errno;
+use crate::host_random::HostRandom;
 use crate::processor::cpuid;
 
 static WORDS: AtomicU64 = AtomicU64::new(0);
 static HAS_RDSEED: AtomicBool = AtomicBool::new(false);
-/// The host's words that were not used yet.
-static SEED: Single<Seed> = Single::new(Seed { words: [0; 32], left: 0 });
-
-#[derive(Debug)]
-struct Seed {
-    words: [u64; 32],
-    left: usize,
-}
+/// What the source gave last.
+static LAST: AtomicU64 = AtomicU64::new(0);
+/// The host's part; none under a tender that gives no seed.
+static HOST: Single<Option<HostRandom>> = Single::new(None);
 
 /// So many words of a request are straight from the source.
 const SEED_WORDS: usize = 4;
@@ -32,8 +32,12 @@ const SEED_WORDS: usize = 4;
 /// How often to ask RDRAND before giving up; Intel's guide takes ten failures in a row for a broken processor.
 const TRIES: u32 = 100;
 
-/// Looks for the instructions; refuses to go on without RDRAND, or when it gives the same value again and again.
-pub(super) fn start(seed: [u64; 32]) {
+/// Looks for the instructions, and takes the seed, whose place it wipes; refuses to go on without RDRAND, or when it gives
+/// the same value again and again.
+///
+/// # Safety
+/// The seed's place is nobody else's.
+pub(super) unsafe fn start(seed: Option<*mut [u8; SEED_LEN]>) {
     if cpuid(1, 0).ecx & (1 << 30) == 0 {
         console::fatal(format_args!(
             "this processor (or the virtual machine it comes from) has no RDRAND: there is no source of randomness"
@@ -45,18 +49,31 @@ pub(super) fn start(seed: [u64; 32]) {
     if (0..4).all(|_| source() == sample) {
         console::fatal(format_args!("RDRAND gives the same value {sample:#x} again and again"));
     }
-    SEED.with(|slot| *slot = Seed { words: seed, left: seed.len() });
+    if let Some(place) = seed {
+        HOST.with(|host| {
+            // SAFETY: the caller's promise. The write is volatile, since nobody reads there any more.
+            unsafe {
+                *host = Some(HostRandom::new(&*place));
+                place.write_volatile([0; SEED_LEN]);
+            }
+        });
+    }
 }
 
 /// 64 random bits.
 pub(super) fn word() -> u64 {
     WORDS.fetch_add(1, Ordering::Relaxed);
-    let of_host = SEED.with(|seed| {
-        let Some(next) = seed.left.checked_sub(1) else { return 0 };
-        seed.left = next;
-        core::mem::take(&mut seed.words[next])
-    });
-    source() ^ of_host
+    let word = source();
+    // Two in a row by chance: once in 2⁶⁴ words.
+    if LAST.swap(word, Ordering::Relaxed) == word {
+        console::fatal(format_args!("the processor's source of randomness is stuck"));
+    }
+    word ^ of_host()
+}
+
+/// 64 bits of the host's part.
+fn of_host() -> u64 {
+    HOST.with(|host| host.as_mut().map_or(0, HostRandom::word))
 }
 
 /// 64 bits from the source, or from the generator while the source has none.
@@ -101,7 +118,7 @@ pub(super) fn count() -> u64 {
 /// Fills a buffer.
 pub(super) fn fill(buffer: &mut [u8]) {
     for (index, chunk) in buffer.chunks_mut(8).enumerate() {
-        let word = if index < SEED_WORDS { word() } else { generated() };
+        let word = if index < SEED_WORDS { word() } else { generated() ^ of_host() };
         chunk.copy_from_slice(&word.to_ne_bytes()[..chunk.len()]);
     }
 }

@@ -10,7 +10,7 @@ use core::ffi::{c_char, c_int};
 use core::ptr;
 use core::slice;
 
-use hvt_abi::boot::{BOOT_EXTENSION_ADDRESS, BootExtension, BootInfo, CMDLINE_SIZE};
+use hvt_abi::boot::{BOOT_EXTENSION_ADDRESS, BootExtension, BootInfo, CMDLINE_SIZE, SEED_LEN};
 use hvt_abi::extension;
 use hvt_abi::manifest::{Entry, Header, MAX_ENTRIES};
 use libc::{Elf64_Ehdr, Elf64_Phdr};
@@ -103,7 +103,8 @@ unsafe extern "C" fn enter(info: *const BootInfo) -> ! {
         let ring = ring::offered(info);
         *tender = Tender { features, memory, net_offload: boot.net_offload, ring };
     });
-    entropy::start(boot.seed);
+    // SAFETY: the lowest bytes of the stack, of which the top is in use.
+    unsafe { entropy::start(seed(&boot)) };
     let segments = program_headers();
     let (heap_end, stack) = layout(info, extended.then_some(&boot));
     // SAFETY: from the end of the image to the heap's end is nobody's, and no tender hands out memory that is not zero.
@@ -189,6 +190,14 @@ unsafe fn boot_extension() -> BootExtension {
         ptr::copy_nonoverlapping(from, (&raw mut boot).cast::<u8>(), size);
     }
     boot
+}
+
+/// The place of the host's seed, if there is one and it is where it should be.
+fn seed(boot: &BootExtension) -> Option<*mut [u8; SEED_LEN]> {
+    let end = boot.seed.checked_add(SEED_LEN as u64)?;
+    let good =
+        boot.seed_len == SEED_LEN as u64 && boot.seed >= boot.stack_base && end <= boot.stack_end;
+    good.then_some(address(boot.seed) as *mut [u8; SEED_LEN])
 }
 
 /// The heap's end, and the first stack's lowest address and size.
