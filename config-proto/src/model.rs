@@ -344,6 +344,9 @@ pub enum BackendHost {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendAddressError {
+    /// A web address.
+    #[error("{0:?} is a web address: write HOST:PORT alone, for example 10.0.0.7:80")]
+    Url(String),
     /// There is no `:PORT`.
     #[error("{0:?} has no port: write HOST:PORT, for example 10.0.0.7:80 or [2001:db8::7]:80")]
     MissingPort(String),
@@ -365,6 +368,9 @@ impl FromStr for BackendAddress {
     type Err = BackendAddressError;
 
     fn from_str(text: &str) -> Result<Self, BackendAddressError> {
+        if text.contains('/') {
+            return Err(BackendAddressError::Url(text.to_owned()));
+        }
         let (host, port) = text
             .rsplit_once(':')
             .ok_or_else(|| BackendAddressError::MissingPort(text.to_owned()))?;

@@ -465,6 +465,15 @@ fn routes_are_refused_before_they_take_more_memory_than_there_is() {
     let (routes, generation) = (world.routes(), world.generation());
     assert!(routes.len() > 1, "{}", routes.len());
 
+    // One can still be changed, but not all at once: old and new ones are there together for a while.
+    assert!(add("r0", 19).unwrap().generation > generation);
+    let shorter = routes.keys().map(|name| (name.parse().unwrap(), many(18)));
+    let document = Document { routes: shorter.collect() };
+    let applying = configuration.apply("test", document, false, None);
+    let refusal = world.runtime.block_on(applying).unwrap_err();
+    assert!(refusal.hint.unwrap().contains("fewer routes at once"), "{}", refusal.message);
+    let (routes, generation) = (world.routes(), world.generation());
+
     // Whatever way they come by, the same holds, and nothing is changed.
     assert_eq!(add("r0", 64).unwrap_err().code, RefusalCode::Full);
     let all: Vec<(String, RouteSettings)> =
@@ -482,7 +491,7 @@ fn routes_are_refused_before_they_take_more_memory_than_there_is() {
     // A store with more than there is memory for now says so, and serves again where there is more, or less in it.
     drop(world);
     let error = World::with_memory(&device, 10, ROOM / 4).map(|_| ()).unwrap_err().to_string();
-    let backends = 20 * routes.len();
+    let backends = 20 * routes.len() - 1;
     let said = format!("{} routes with {backends} backends", routes.len());
     assert!(error.contains(&said) && error.contains("--route-memory"), "{error}");
     let world = World::with_memory(&device, 10, ROOM).unwrap();

@@ -56,6 +56,7 @@ fn questions_about_all_routes_hold_nobody_else_up() {
             name: "test".to_owned(),
             connections: 10,
             frame_time: Duration::from_secs(60),
+            max_frame: config_proto::v2::GATEWAY_FRAME_BYTES,
             v1_key: None,
             keeper: None,
             certificate_alert: 21 * 86_400,

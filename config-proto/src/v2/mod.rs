@@ -37,7 +37,7 @@ pub const FRAME_OVERHEAD: usize = frame::HEADER_LEN + crate::mac::TAG_LEN;
 /// The longest frame in bytes that a side accepts unless told otherwise, with its overhead.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 /// The longest frame in bytes that tlstunnel and tlstunnel-ctl accept from each other: about 200,000 routes in one
-/// document. A server holds that much only for a client that has proved its key.
+/// document. A gateway with little memory takes less. A server holds that much only for a client that has proved its key.
 pub const GATEWAY_FRAME_BYTES: usize = 16 << 20;
 /// The time from the start of a connection to the client's proof.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);

@@ -42,7 +42,7 @@ pub enum OpenError {
     #[error("the storage cannot be opened: {0}")]
     Device(#[from] DeviceError),
     /// What is on it.
-    #[error("the storage cannot be used: {0}")]
+    #[error("the storage cannot be used: {}{}", .0, erasing(.0))]
     Content(#[from] blockdev::OpenError),
     /// A record.
     #[error("the storage cannot be used: {0}")]
@@ -72,6 +72,14 @@ pub enum OpenError {
     /// Something at start that is a change, and was refused.
     #[error("{0}")]
     Refused(#[from] Refusal),
+}
+
+/// The option for what the error speaks of.
+fn erasing(error: &blockdev::OpenError) -> &'static str {
+    match error {
+        blockdev::OpenError::Foreign { .. } => " (--format)",
+        _ => "",
+    }
 }
 
 /// What a configuration is opened with, beside the store.

@@ -22,6 +22,9 @@ use crate::gateway::{Gateway, Snapshot};
 use crate::route::{ActiveRoute, cost};
 use crate::tls::certificates::{Certificate, CertificateTable};
 
+/// While a change comes into effect, old and new routes may take this part more than the routes of any generation.
+const CHANGE_SHARE: u64 = 4;
+
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) gateway: Arc<Gateway>,
@@ -171,8 +174,8 @@ impl Core {
         }
     }
 
-    /// Refuses a change after which the routes would take more memory than they may, before anything is made of it. A
-    /// change after which they take less is always let through.
+    /// Refuses a change after which the routes would take more memory than they may, or for which old and new ones would
+    /// take too much while it comes into effect, before anything is made of it.
     pub(super) fn require_room(
         &self,
         snapshot: &Snapshot,
@@ -182,21 +185,32 @@ impl Core {
             changes.iter().filter_map(routes).map(cost).fold(0, u64::saturating_add)
         };
         let (before, limit) = (snapshot.routes.memory(), self.settings.route_memory);
-        let after = before
-            .saturating_sub(sum(|change| change.before.as_ref()))
-            .saturating_add(sum(|change| change.after.as_ref()));
-        if after <= limit.max(before) {
-            return Ok(());
+        let made = sum(|change| change.after.as_ref());
+        let both = before.saturating_add(made);
+        let after = both.saturating_sub(sum(|change| change.before.as_ref()));
+        let at_change = limit.saturating_add(limit / CHANGE_SHARE);
+        if after > limit {
+            let (after, limit) = (after.div_ceil(MIB), limit / MIB);
+            return Err(refuse(
+                RefusalCode::Full,
+                format!(
+                    "the routes would take {after} MiB of memory, and {limit} MiB are possible"
+                ),
+                "remove routes or backends, give the gateway more memory, or raise --route-memory; nothing was changed",
+            ));
         }
-        Err(refuse(
-            RefusalCode::Full,
-            format!(
-                "the routes would take {} MiB of memory, and {} MiB are possible",
-                after.div_ceil(MIB),
-                limit / MIB
-            ),
-            "remove routes or backends, give the gateway more memory, or raise --route-memory; nothing was changed",
-        ))
+        if both > at_change {
+            let (both, at_change) = (both.div_ceil(MIB), at_change / MIB);
+            return Err(refuse(
+                RefusalCode::Full,
+                format!(
+                    "old and new routes would take {both} MiB of memory until the old ones are gone, and {at_change} MiB \
+                     are possible"
+                ),
+                "change fewer routes at once, give the gateway more memory, or raise --route-memory; nothing was changed",
+            ));
+        }
+        Ok(())
     }
 
     /// Makes every changed route ready for connections; the first that cannot work refuses all.

@@ -68,7 +68,7 @@ impl Control {
             _ => Err(refuse(
                 RefusalCode::Malformed,
                 "this gateway does not know that request",
-                "gateway and tlstunnel-ctl may be of different versions",
+                "sites are served by unipi, whose control port --remote names; else gateway and tlstunnel-ctl are of different versions",
             )),
         }
     }

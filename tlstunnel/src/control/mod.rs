@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 
 use config_proto::message::{Refusal, Request};
 use config_proto::sniff::{Sniffed, sniff};
-use config_proto::v2::GATEWAY_FRAME_BYTES;
 use control_port::{Desk, Port, Refusals};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -41,6 +40,8 @@ pub struct Settings {
     pub connections: u16,
     /// For the whole handshake, and then for each frame, to arrive.
     pub frame_time: Duration,
+    /// Bytes of the longest frame.
+    pub max_frame: usize,
     /// The key of protocol v1; absent when it is off.
     pub v1_key: Option<Zeroizing<Vec<u8>>>,
     /// Where the work on certificates takes requests; absent without `--acme`.
@@ -55,6 +56,7 @@ impl std::fmt::Debug for Settings {
             .field("name", &self.name)
             .field("connections", &self.connections)
             .field("frame_time", &self.frame_time)
+            .field("max_frame", &self.max_frame)
             .field("v1", &self.v1_key.is_some())
             .field("keeper", &self.keeper.is_some())
             .field("certificate_alert", &self.certificate_alert)
@@ -93,7 +95,7 @@ impl Control {
         let settings = control_port::Settings {
             connections: self.settings.connections,
             frame_time: self.settings.frame_time,
-            max_frame: GATEWAY_FRAME_BYTES,
+            max_frame: self.settings.max_frame,
         };
         Port::new(Arc::clone(self), keys, Arc::clone(&self.refusals), settings)
     }

@@ -36,8 +36,9 @@ pub enum BindError {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            " (is another server running? with --reuse-port two gateways can share it)"
+            " (is another server running? Give this one another port, or both gateways --reuse-port)"
         }
+        io::ErrorKind::AddrNotAvailable => " (no interface of this machine has that address)",
         io::ErrorKind::PermissionDenied => {
             " (ports below 1024 need CAP_NET_BIND_SERVICE, or socket activation)"
         }

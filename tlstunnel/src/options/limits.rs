@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use config_proto::v2::{GATEWAY_FRAME_BYTES, MAX_FRAME_BYTES};
 
 use super::values::{buffer_size, duration, size};
 use crate::limits::Limits;
@@ -71,6 +72,11 @@ pub struct LimitOptions {
     #[arg(long, env = "TLSTUNNEL_ROUTE_MEMORY", value_name = "SIZE", value_parser = size)]
     pub route_memory: Option<u64>,
 
+    /// Bytes of one request at the control port [default: 16MiB, or a 32nd part of the memory where that is less, but at
+    /// least 1MiB]
+    #[arg(long, env = "TLSTUNNEL_MAX_CONTROL_FRAME", value_name = "SIZE", value_parser = buffer_size)]
+    pub max_control_frame: Option<usize>,
+
     /// Bytes of a ClientHello
     #[arg(long, env = "TLSTUNNEL_MAX_CLIENT_HELLO", default_value = "64KiB", value_name = "SIZE",
           value_parser = buffer_size)]
@@ -87,15 +93,26 @@ pub struct LimitOptions {
     pub copy_buffer: usize,
 }
 
+/// The part of the memory that one frame of the control protocol may be.
+const FRAME_SHARE: u64 = 32;
 /// Memory for routes where the system does not say how much there is.
 const ROUTE_MEMORY: u64 = 1 << 30;
 
 impl LimitOptions {
-    /// Bytes of memory that all routes together may take. While a change of all of them comes into effect there are both,
-    /// the old and the new ones.
+    /// Bytes of memory that all routes together may take. The other half is for connections, and for a change while old
+    /// and new routes are there.
     pub fn route_memory(&self) -> u64 {
         let half = || memory::available().map(|bytes| bytes / 2);
         self.route_memory.or_else(half).unwrap_or(ROUTE_MEMORY)
+    }
+
+    /// The longest frame of the control protocol that is taken. What is read from it takes some ten times as much memory.
+    pub fn max_control_frame(&self) -> usize {
+        let share = || {
+            let share = memory::available().map_or(u64::MAX, |bytes| bytes / FRAME_SHARE);
+            usize::try_from(share).unwrap_or(usize::MAX).clamp(MAX_FRAME_BYTES, GATEWAY_FRAME_BYTES)
+        };
+        self.max_control_frame.unwrap_or_else(share)
     }
 
     /// The limits that they set.

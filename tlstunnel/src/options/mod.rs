@@ -188,12 +188,14 @@ pub struct ListenOptions {
         long,
         env = "TLSTUNNEL_LISTEN_HTTPS",
         value_delimiter = ',',
-        value_name = "ADDRESS:PORT"
+        value_name = "ADDRESS:PORT",
+        value_parser = values::listen_address
     )]
     pub listen_https: Vec<SocketAddr>,
 
     /// Addresses for the redirect instead of --http-port; repeatable
-    #[arg(long, env = "TLSTUNNEL_LISTEN_HTTP", value_delimiter = ',', value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "TLSTUNNEL_LISTEN_HTTP", value_delimiter = ',', value_name = "ADDRESS:PORT",
+          value_parser = values::listen_address)]
     pub listen_http: Vec<SocketAddr>,
 
     /// Addresses for tlstunnel-ctl instead of --configuration-port; repeatable
@@ -201,7 +203,8 @@ pub struct ListenOptions {
         long = "control",
         env = "TLSTUNNEL_CONTROL",
         value_delimiter = ',',
-        value_name = "ADDRESS:PORT"
+        value_name = "ADDRESS:PORT",
+        value_parser = values::listen_address
     )]
     pub control: Vec<SocketAddr>,
 
@@ -210,7 +213,8 @@ pub struct ListenOptions {
         long = "metrics",
         env = "TLSTUNNEL_METRICS",
         value_delimiter = ',',
-        value_name = "ADDRESS:PORT"
+        value_name = "ADDRESS:PORT",
+        value_parser = values::listen_address
     )]
     pub metrics: Vec<SocketAddr>,
 

@@ -64,6 +64,13 @@ pub(super) fn name_server(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "write an IP address, as in 9.9.9.9 or [2620:fe::fe]:53".to_owned())
 }
 
+/// Parses `ADDRESS:PORT`; a name would have to be looked up, and might have several addresses.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an IP address and a port, as in 192.0.2.1:443, 0.0.0.0:443 or [::]:443".to_owned()
+    })
+}
+
 /// Parses `10.0.0.0/8`, `2001:db8::/32`, or one address.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
@@ -110,5 +117,13 @@ mod tests {
         assert_eq!(name_server("9.9.9.9").unwrap().port(), 53);
         assert_eq!(name_server("[::1]:5353").unwrap().port(), 5353);
         assert!(name_server("dns.example.org").is_err());
+    }
+
+    #[test]
+    fn listeners_have_addresses_and_not_names() {
+        assert_eq!(listen_address("[::]:443").unwrap().port(), 443);
+        for bad in ["localhost:443", "443", "0.0.0.0", "::443"] {
+            assert!(listen_address(bad).unwrap_err().contains("IP address"), "{bad}");
+        }
     }
 }

@@ -152,6 +152,7 @@ pub fn run(
             name: options.name.clone(),
             connections: options.control.control_connections,
             frame_time: options.control.control_timeout,
+            max_frame: options.limits.max_control_frame(),
             v1_key: keys.v1,
             keeper: obtaining.as_ref().map(Issuance::requests),
             certificate_alert: options.certificates.files.alert(),

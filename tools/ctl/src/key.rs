@@ -9,6 +9,10 @@ use crate::failure::Failure;
 use crate::files;
 use crate::output::warn;
 
+/// What helps whoever gave a file that is no key.
+const WHERE_KEYS_ARE: &str = "the administrator's key lies beside the gateway's storage, in STORAGE.key, unless the gateway was given \
+                              --key-file; further keys come from `tlstunnel-ctl key add`";
+
 /// A key, and where it is from.
 #[derive(Clone, Debug)]
 pub(crate) struct Credential {
@@ -22,9 +26,10 @@ pub(crate) struct Credential {
 /// No key file is named, it cannot be read, or it holds no key.
 pub(crate) fn load(target: &Target) -> Result<Credential, Failure> {
     let path = path(target)?;
-    let text = files::read_text(path, files::MAX_KEY_BYTES)?;
+    let text = read(path)?;
     let key = Key::from_file_text(&text).map_err(|error| {
-        Failure::usage(format!("{} holds no control key: {error}", path.display()), None)
+        let message = format!("{} holds no control key: {error}", path.display());
+        Failure::usage(message, Some(WHERE_KEYS_ARE))
     })?;
     warn_if_open(path);
     let key = match &target.key_id {
@@ -42,7 +47,7 @@ pub(crate) fn load(target: &Target) -> Result<Credential, Failure> {
 /// As [`load`], but any text is a key.
 pub(crate) fn load_v1(target: &Target) -> Result<Vec<u8>, Failure> {
     let path = path(target)?;
-    let text = files::read_text(path, files::MAX_KEY_BYTES)?;
+    let text = read(path)?;
     let line = text.trim();
     if line.is_empty() || line.lines().count() > 1 {
         let message = format!("{} holds no key: {}", path.display(), KeyError::NotOneLine);
@@ -75,12 +80,20 @@ fn parse_id(id: &str) -> Result<KeyId, Failure> {
     id.parse().map_err(|error: KeyError| Failure::usage(format!("{id:?}: {error}"), None))
 }
 
+/// The text of a key file; whoever names another file hears where keys are.
+fn read(path: &Path) -> Result<String, Failure> {
+    files::read_text(path, files::MAX_KEY_BYTES).map_err(|failure| match failure {
+        Failure::Usage { message, hint: None } => Failure::usage(message, Some(WHERE_KEYS_ARE)),
+        other => other,
+    })
+}
+
 fn path(target: &Target) -> Result<&Path, Failure> {
     target.key_file.as_deref().ok_or_else(|| {
         Failure::usage(
             "no key file is named",
             Some(
-                "give --key-file FILE (or TLSTUNNEL_KEY_FILE, or a context); the gateway names its key file when it starts",
+                "give --key-file FILE (or TLSTUNNEL_KEY_FILE, or a context); the gateway names its key file when it makes it",
             ),
         )
     })

@@ -41,7 +41,8 @@ pub(crate) struct Options {
     pub(crate) command: Command,
 }
 
-/// Which gateway, with which key. Flags win over the environment, the environment over the context.
+/// Which gateway, with which key. Flags win over a context that a flag names, that one over the environment, and the
+/// environment over a context that is only the default.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionOptions {
