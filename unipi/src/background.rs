@@ -30,7 +30,7 @@ pub struct Background {
 
 /// The thread, as those have it who give it work.
 #[derive(Clone, Debug)]
-pub struct Desk(Handle);
+pub struct Worker(Handle);
 
 impl Background {
     /// Starts the thread. When it is stopped, calls of the storage that are under way get `last_words` to end.
@@ -55,8 +55,8 @@ impl Background {
     }
 
     /// For those who give it work.
-    pub fn desk(&self) -> Desk {
-        Desk(self.handle.clone())
+    pub fn worker(&self) -> Worker {
+        Worker(self.handle.clone())
     }
 
     /// Ends all work where it stands, and waits until the thread is gone.
@@ -68,7 +68,7 @@ impl Background {
     }
 }
 
-impl Desk {
+impl Worker {
     /// The event loop, for tasks that nobody waits for.
     pub fn handle(&self) -> &Handle {
         &self.0
@@ -96,19 +96,19 @@ mod tests {
     #[tokio::test]
     async fn work_is_done_elsewhere_and_its_panics_come_back() {
         let background = Background::start(Duration::from_secs(1)).unwrap();
-        let desk = background.desk();
+        let worker = background.worker();
         let here = std::thread::current().id();
-        let there = desk.run(async { std::thread::current().id() }).await;
+        let there = worker.run(async { std::thread::current().id() }).await;
         assert_ne!(here, there);
         let failing = tokio::spawn({
-            let desk = desk.clone();
-            async move { desk.run(async { panic!("on purpose") }).await }
+            let worker = worker.clone();
+            async move { worker.run(async { panic!("on purpose") }).await }
         });
         assert!(failing.await.unwrap_err().is_panic());
-        assert_eq!(desk.run(async { std::thread::current().id() }).await, there);
+        assert_eq!(worker.run(async { std::thread::current().id() }).await, there);
         tokio::task::spawn_blocking(|| background.stop()).await.unwrap();
         // What is given to a thread that is gone never ends.
-        let late = tokio::time::timeout(Duration::from_millis(50), desk.run(async {}));
+        let late = tokio::time::timeout(Duration::from_millis(50), worker.run(async {}));
         assert!(late.await.is_err());
     }
 
@@ -118,7 +118,7 @@ mod tests {
         let before = rustix::process::getpriority_process(None).unwrap();
         let background = Background::start(Duration::from_secs(1)).unwrap();
         let (tell, told) = std::sync::mpsc::channel();
-        background.desk().handle().spawn_blocking(move || {
+        background.worker().handle().spawn_blocking(move || {
             tell.send(rustix::process::getpriority_process(None).unwrap()).unwrap();
         });
         let wanted = (before + NICENESS).min(19);

@@ -158,7 +158,7 @@ pub fn run(options: &Options) -> Result<(), RunError> {
         hsts: options.tls.hsts(),
     });
     let background = Background::start(LAST_WORDS)?;
-    let sites = Sites::new(defaults, storage.clone(), background.desk());
+    let sites = Sites::new(defaults, storage.clone(), background.worker());
     let server = Server {
         sites: Arc::clone(&sites),
         limits: options.limits.serving(options.tls.handshake_timeout),

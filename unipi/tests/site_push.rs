@@ -397,7 +397,7 @@ fn an_earlier_site_gives_way_to_gzip_after_its_time() {
     let folder = tempfile::tempdir().unwrap();
     let work = repository(folder.path(), "sha1");
     let (mut unipi, _token, options) = start(&["--rollback-time", "1s", "--storage", "site.img"]);
-    // Two sites and two variants of one would be too much; half of each page is saved by compression.
+    // Two sites and two variants of one are more than may be held; half of each page is saved by compression.
     let mut state = 1_u64;
     let mut page = || {
         let digits = (0..1 << 20).map(|_| {

@@ -38,7 +38,13 @@ pub struct AccessOptions {
     pub remote_ca: Option<PathBuf>,
 
     /// The text of such a file itself, where there are no files; spaces may stand for line breaks
-    #[arg(long, env = "UNIPI_REMOTE_CA_PEM", value_name = "PEM", conflicts_with = "remote_ca")]
+    #[arg(
+        long,
+        env = "UNIPI_REMOTE_CA_PEM",
+        value_name = "PEM",
+        conflicts_with = "remote_ca",
+        allow_hyphen_values = true
+    )]
     pub remote_ca_pem: Option<String>,
 }
 

@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::room::let_go;
 use super::{Config, Defaults};
-use crate::background::Desk;
+use crate::background::Worker;
 use crate::git::pace::Pace;
 use crate::git::{self, Generation as Tree, ObjectId};
 use crate::push::Cache;
@@ -41,7 +41,7 @@ pub struct Hosted {
     storage: Option<Storage>,
     rollback_time: Duration,
     /// Does what takes long.
-    pub(crate) work: Desk,
+    pub(crate) work: Worker,
     pub(crate) deploying: tokio::sync::Mutex<Trees>,
     failure: Mutex<Option<String>>,
     compressing: Mutex<Option<AbortHandle>>,
@@ -105,7 +105,7 @@ impl Hosted {
         fixed: bool,
         defaults: &Defaults,
         storage: Option<Storage>,
-        work: Desk,
+        work: Worker,
     ) -> Self {
         let mut options = defaults.build.clone();
         options.max_size = config.max_size;

@@ -32,7 +32,7 @@ pub(crate) use hosted::Trees;
 pub use hosted::{DeployError, Hosted};
 pub(crate) use room::Room;
 
-use crate::background::Desk;
+use crate::background::Worker;
 use crate::git;
 use crate::site::BuildOptions;
 use crate::storage::{SITES, Storage, StorageError};
@@ -70,7 +70,7 @@ pub struct Sites {
     hosts: ArcSwap<Hosts>,
     defaults: Defaults,
     storage: Option<Storage>,
-    work: Desk,
+    work: Worker,
     /// Changes come one at a time.
     changing: tokio::sync::Mutex<()>,
     changed: watch::Sender<()>,
@@ -115,7 +115,7 @@ pub enum SitesError {
 
 impl Sites {
     /// No sites yet. What takes long is given to `work`.
-    pub fn new(defaults: Defaults, storage: Option<Storage>, work: Desk) -> Arc<Self> {
+    pub fn new(defaults: Defaults, storage: Option<Storage>, work: Worker) -> Arc<Self> {
         Arc::new(Self {
             hosts: ArcSwap::default(),
             defaults,
