@@ -27,6 +27,9 @@ KINDS = {
     "hvt": [],
     "hvt-offload": ["--net-offload:service", "--net-offload:private"],
     "hvt-process": ["--backend=process"],
+    # As on a tender without our exchange: Solo5's ring, Solo5's plain calls.
+    "hvt-ring": ["--without=exchange"],
+    "hvt-plain": ["--without=exchange,ring"],
 }
 
 
