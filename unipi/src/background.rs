@@ -118,10 +118,15 @@ mod tests {
         let before = rustix::process::getpriority_process(None).unwrap();
         let background = Background::start(Duration::from_secs(1)).unwrap();
         let (tell, told) = std::sync::mpsc::channel();
-        background.worker().handle().spawn_blocking(move || {
+        let tell = move || {
             tell.send(rustix::process::getpriority_process(None).unwrap()).unwrap();
+        };
+        background.worker().handle().spawn(async move {
+            tell();
+            tokio::task::spawn_blocking(tell).await.unwrap();
         });
         let wanted = (before + NICENESS).min(19);
+        assert_eq!(told.recv().unwrap(), wanted);
         assert_eq!(told.recv().unwrap(), wanted, "threads of its own stand back too");
         assert_eq!(rustix::process::getpriority_process(None).unwrap(), before);
         background.stop();
