@@ -32,7 +32,6 @@ pub(crate) enum Scope {
 pub(crate) const ACCOUNT_DOES_NOT_EXIST: &str = "accountDoesNotExist";
 pub(crate) const ALREADY_REVOKED: &str = "alreadyRevoked";
 pub(crate) const BAD_NONCE: &str = "badNonce";
-pub(crate) const MALFORMED: &str = "malformed";
 const RATE_LIMITED: &str = "rateLimited";
 const SERVER_INTERNAL: &str = "serverInternal";
 /// Problems with the account rather than with a name.

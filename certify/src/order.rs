@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::challenge::{Challenge, Published, TxtPublisher, tls_alpn_certificate};
 use crate::check::{check, topmost_issuer};
-use crate::failure::{Failure, MALFORMED, Scope};
+use crate::failure::{Failure, Scope};
 use crate::host::{Current, Host};
 use crate::http::Client;
 use crate::keeper::Clock;
@@ -65,7 +65,7 @@ impl<'w, H: Host> Work<'w, H> {
         if order.state().status == OrderStatus::Ready {
             self.finalize(&mut order, &key).await?;
         }
-        if order.state().status == OrderStatus::Invalid {
+        if has_failed(&mut order) {
             let reasons = self.reasons(account, order.url()).await;
             self.drop_order(record).await?;
             return Err(Failure::refused(reasons));
@@ -75,7 +75,7 @@ impl<'w, H: Host> Work<'w, H> {
             Err(error) => {
                 let failure = self.failed(&error);
                 // An order that failed while it was finalized stays so.
-                if order.state().status == OrderStatus::Invalid {
+                if has_failed(&mut order) {
                     self.drop_order(record).await?;
                 }
                 return Err(failure);
@@ -234,20 +234,21 @@ impl<'w, H: Host> Work<'w, H> {
                     txt.publish(&record.name, &record.value).await?;
                 }
             }
-            // After a crash the authority may be looking already.
+            // After a crash the authority may be looking already, or have looked.
             if challenge.status == ChallengeStatus::Pending
                 && let Err(error) = challenge.set_ready().await
             {
                 let failure = self.failed(&error);
-                // It has been told before, and has looked between our two questions. What came of it is seen below.
-                if !failure.is(MALFORMED) {
+                // It had been told before, or answers with what it has found. What came of it is seen below, where an order
+                // that has failed is not kept to be gone on with.
+                if (failure.scope, failure.pace) != (Scope::Name, Pace::Refused) {
                     return Err(failure);
                 }
             }
         }
         match order.poll_ready(&polling()).await {
             // What an order that has failed says about itself is less than its challenges say.
-            Err(Error::Api(_)) if order.state().status == OrderStatus::Invalid => Ok(()),
+            Err(Error::Api(_)) if has_failed(order) => Ok(()),
             Err(error) => Err(self.failed(&error)),
             Ok(_) => Ok(()),
         }
@@ -337,6 +338,12 @@ impl<'w, H: Host> Work<'w, H> {
     fn failed(&self, error: &Error) -> Failure {
         Failure::from_acme(error, self.client.last_retry_after())
     }
+}
+
+/// Whether the authority has given the order up. It may say why before its status says so.
+fn has_failed(order: &mut Order) -> bool {
+    let state = order.state();
+    state.status == OrderStatus::Invalid || state.error.is_some()
 }
 
 fn polling() -> RetryPolicy {
