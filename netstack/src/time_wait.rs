@@ -75,6 +75,11 @@ impl TimeWait {
         })
     }
 
+    /// Whether an end has this local port.
+    pub(crate) fn holds_port(&self, port: u16) -> bool {
+        self.stubs.keys().any(|key| key.local.port() == port)
+    }
+
     /// The initial sequence number of a connection that this host begins, beyond everything that the flow's end sent, if
     /// there is one; that end is forgotten. `clock` is the number for a flow without.
     pub(crate) fn succeed(&mut self, key: &FlowKey, clock: u32) -> u32 {

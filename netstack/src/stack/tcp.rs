@@ -401,6 +401,12 @@ impl<D: Device> Stack<D> {
             || self.half_open.get(key).is_some()
     }
 
+    /// Whether a connection has this local port, or had it lately. Takes the longer the more connections there are: for
+    /// the rare program that wants a port of its own before it connects.
+    pub fn is_port_used(&self, port: u16) -> bool {
+        self.flows.keys().any(|key| key.local.port() == port) || self.time_wait.holds_port(port)
+    }
+
     /// The interface and source address for a destination.
     pub(super) fn route(
         &self,

@@ -37,11 +37,15 @@ impl Names {
         Self { by_port: BTreeMap::new(), ports: BTreeMap::new(), seed }
     }
 
-    /// Takes an address; port zero becomes a free one.
+    /// Takes an address; port zero becomes a free one that is not `used` by a connection either.
     ///
     /// # Errors
     /// `EADDRINUSE`.
-    pub(super) fn bind(&mut self, mut name: Name) -> Result<SocketAddr, Errno> {
+    pub(super) fn bind(
+        &mut self,
+        mut name: Name,
+        used: impl Fn(u16) -> bool,
+    ) -> Result<SocketAddr, Errno> {
         if name.local.port() == 0 {
             let free = (0..FREE_COUNT).find_map(|_| {
                 // A linear congruential step (Knuth, MMIX): the high bits are what is random enough.
@@ -50,7 +54,7 @@ impl Names {
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1_442_695_040_888_963_407);
                 let port = FIRST_FREE + u16::try_from((self.seed >> 33) % FREE_COUNT).ok()?;
-                (!self.by_port.contains_key(&port)).then_some(port)
+                (!self.by_port.contains_key(&port) && !used(port)).then_some(port)
             });
             name.local.set_port(free.ok_or(Errno(libc::EADDRINUSE))?);
         } else if self.others(&name).any(|other| !shares(&name, other)) {

@@ -44,7 +44,7 @@ impl<D: Device> Network<D> {
             reuse_port: socket.options.reuse_port,
             listening: false,
         };
-        socket.bound = Some(self.names.bind(name)?);
+        socket.bound = Some(self.names.bind(name, |port| self.stack.is_port_used(port))?);
         Ok(())
     }
 

@@ -99,8 +99,13 @@ impl World {
     }
 
     fn pair(&mut self) -> (i32, i32) {
-        let (listener, at) = self.listener();
         let near = self.open(Transport::Stream);
+        (near, self.connect(near))
+    }
+
+    /// Connects a socket; the far one.
+    fn connect(&mut self, near: i32) -> i32 {
+        let (listener, at) = self.listener();
         let now = self.now;
         let begun = self.on(near, |n, id, s| n.connect(id, s, at, now));
         assert_eq!(begun, Err(Errno(libc::EINPROGRESS)));
@@ -110,7 +115,7 @@ impl World {
         let far = self.files.open(Kind::Socket(Box::new(socket)), libc::O_RDWR, true).unwrap();
         self.on(far, |n, id, s| n.adopt(id, s));
         self.close(listener);
-        (near, far)
+        far
     }
 }
 
@@ -206,6 +211,24 @@ fn a_closed_socket_leaves_its_port_and_its_number_behind() {
     assert_eq!(taken, Err(Errno(libc::EADDRINUSE)));
     world.close(first);
     assert_eq!(world.on(second, |n, id, s| n.bind(id, s, at)), Ok(()));
+}
+
+#[test]
+fn a_port_that_a_connection_had_lately_is_not_chosen() {
+    // Worlds that are alike choose alike.
+    let mut world = World::new();
+    world.listener();
+    let second = world.listener().1;
+
+    let mut world = World::new();
+    let near = world.open(Transport::Stream);
+    world.on(near, |n, id, s| n.bind(id, s, second)).unwrap();
+    let far = world.connect(near);
+    world.close(near);
+    world.settle();
+    world.close(far);
+    world.settle();
+    assert_ne!(world.listener().1, second);
 }
 
 #[test]
