@@ -1,7 +1,7 @@
 //! Solo5's shared ring ([`hvt_abi::ring`]), the guest's side: for tenders that offer it and not our exchange.
 //!
 //! Frames cross it without leaving the machine: the tender has a thread that serves it. [`driver`] knows slots, indices and
-//! whose a buffer is at the moment; [`line`] knows when to send, when to ask for frames and when to wait. Memory, the
+//! whose a buffer is at the moment; [`mod@line`] knows when to send, when to ask for frames and when to wait. Memory, the
 //! calls and the queues of frames are arguments, so both are tested on any host, and against the tender's own code in
 //! `hvt-tender`.
 //!
