@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -265,10 +267,37 @@ fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Puts a file in place whole: several tests build the same image at once, and one may start it while another writes.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+    let folder = path.parent().context("a file without a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let replace = || -> io::Result<()> {
+        let readable = fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    replace().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn who_reads_a_file_that_is_written_again_sees_all_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        let bytes = vec![7; 1 << 20];
+        write(&path, &bytes).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| (0..50).for_each(|_| write(&path, &bytes).unwrap()));
+            while !writer.is_finished() {
+                assert_eq!(fs::read(&path).unwrap().len(), bytes.len());
+            }
+        });
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
-    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
